@@ -5,7 +5,8 @@ on each side. Of the demo's faces and of the sets of ``sets.py`` (``--packages F
 image with each of its copies is a pair to find, and each two images of a class are a pair not to
 find. The measures are the differing bits of ImageHash's ``phash`` and the cosine of features
 (EfficientNet-Lite0, penultimate). Figures are the area under the ROC curve (AUROC), and the share
-of the copies found where one in a thousand other pairs is (recall), with the threshold for that.
+of the copies found where one in a thousand other pairs is (recall), with the threshold for that;
+and the shares of copies and of other pairs at the thresholds of the commands.
 """
 
 import argparse
@@ -24,12 +25,16 @@ import sets
 from bottleneck import BottleneckFeatures, ImageSet
 from bottleneck.demo import write_demo_images
 from bottleneck.images import decode
+from bottleneck.images.compare import _DISTANCE
+from bottleneck.settings import SuspectSettings
 from common import Tables, run
 
 NAMES = ("clipart", "letters", "emoji")
 """Not the sprites, of which many are all but the same."""
 RATE = 1e-3
 """Of other pairs that are taken for copies."""
+SHIPPED = {"hash": -_DISTANCE, "features": SuspectSettings().near}
+"""Thresholds of ``extract --near-duplicates``, in bits that may differ, and of ``suspects``."""
 
 
 def smaller(image: Image.Image, file: Path) -> None:
@@ -120,20 +125,23 @@ def judged(way: str, copies: np.ndarray, others: np.ndarray) -> dict[str, float]
         f"{way}: AUROC": float(area),
         f"{way}: recall": float((copies > limit).mean()),
         f"{way}: threshold": float(abs(limit)),
+        f"{way}: copies as shipped": float((copies >= SHIPPED[way]).mean()),
+        f"{way}: other pairs as shipped": float((others >= SHIPPED[way]).mean()),
     }
 
 
 def tables(found: dict[str, Any]) -> Tables:
-    """Return one table, whose thresholds are bits for the hash and cosines for features."""
-    names = list(
-        dict.fromkeys(key for own in found.values() for each in own.values() for key in each)
-    )
-    rows = [
-        (f"{name}, {kind}", *(each[key] for key in names))
-        for name, own in found.items()
-        for kind, each in own.items()
+    """Return two tables; thresholds are bits for the hash and cosines for features."""
+    every = [
+        (f"{name}, {kind}", own) for name, kinds in found.items() for kind, own in kinds.items()
     ]
-    return {"alike": [("set and copies", *names), *rows]}
+    result: Tables = {}
+    for title, shipped in (("alike", False), ("alike as shipped", True)):
+        names = [key for key in every[0][1] if key.endswith(" as shipped") == shipped]
+        head = [key.removesuffix(" as shipped") for key in names]
+        rows = [(name, *(own[key] for key in names)) for name, own in every]
+        result[title] = [("set and copies", *head), *rows]
+    return result
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 Leaves one class after the other out of the training images of the demo's faces and of the sets of
 ``sets.py`` (``--packages FOLDER``, the packages in folders by their names), and tells its test
 images from the others by novelty: the area under the ROC curve (AUROC), the mean over at most
-``--classes`` classes. Beside it, on the same features (EfficientNet-Lite0, penultimate): the
-highest probability of a softmax head that was fitted on the same images, and ViM, Mahalanobis and
-nearest neighbours of pytorch-ood, run by the interpreter of an environment that has it
+``--classes`` classes, with its 95% interval over these. Beside it, on the same features
+(EfficientNet-Lite0, penultimate), and with differences to novelty that are paired over the classes:
+the highest probability of a softmax head that was fitted on the same images, and ViM, Mahalanobis
+and nearest neighbours of pytorch-ood, run by the interpreter of an environment that has it
 (``--reference PYTHON``). The share of held-out images above 95 tells whether percentiles are
 calibrated; it should be 0.05.
 """
@@ -13,7 +14,7 @@ calibrated; it should be 0.05.
 import argparse
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from sklearn.metrics import roc_auc_score
 import sets
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_features
 from bottleneck.demo import write_demo_images
+from bottleneck.experiments import half_width
 from bottleneck.features import Features
 from bottleneck.heads import fit_rows
 from bottleneck.heads.novelty import fit_novelty
 from common import Tables, run
 
 NAMES = ("clipart", "letters", "emoji", "sprites")
+SHARE = "share of known images above 95"
 REFERENCE = """
 import sys
 from pathlib import Path
@@ -70,8 +73,8 @@ def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
 
 def figures(
     features: Features, count: int, reference: Path | None, folder: Path
-) -> dict[str, float]:
-    """Return the AUROC of each method, the mean over classes that are left out."""
+) -> dict[str, dict[str, float]]:
+    """Return the AUROC of each method, over classes that are left out."""
     chosen = np.random.default_rng(0).permutation(np.unique(features.labels))[:count]
     found = {label: distances(features, label, folder) for label in chosen.tolist()}
     if reference:
@@ -81,10 +84,26 @@ def figures(
         if (file := folder / f"found-{label}.npz").exists():
             with np.load(file) as others:
                 own |= dict(others.items())
-        unknown, share = test.labels == label, own.pop("share of known images above 95")
+        unknown, share = test.labels == label, own.pop(SHARE)
         areas = {name: float(roc_auc_score(unknown, each)) for name, each in own.items()}
-        rows.append(areas | {"share of known images above 95": share})
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        rows.append(areas | {SHARE: share})
+    novelty = [row["novelty"] for row in rows]
+    return {
+        name: summary([row[name] for row in rows], None if name in {"novelty", SHARE} else novelty)
+        for name in rows[0]
+    }
+
+
+def summary(values: Sequence[float], others: Sequence[float] | None) -> dict[str, float]:
+    """Return the mean over classes, its difference to that of others, and half of each interval."""
+    found = {"classes": len(values), "mean": float(np.mean(values)), "half": half_width(values, 0)}
+    if others is None:
+        return found
+    changes = [value - other for value, other in zip(values, others, strict=True)]
+    return found | {
+        "minus novelty": float(np.mean(changes)),
+        "half of that": half_width(changes, 0),
+    }
 
 
 def distances(features: Features, label: str, folder: Path) -> dict[str, Any]:
@@ -95,7 +114,7 @@ def distances(features: Features, label: str, folder: Path) -> dict[str, Any]:
     known = novelty.percentiles(test.X[test.labels != label])
     found = {
         "novelty": novelty.distances(test.X),
-        "share of known images above 95": float((known > 95).mean()),
+        SHARE: float((known > 95).mean()),
     }
     if len(np.unique(train.labels)) > 1:
         head = fit_rows(train.X, train.labels, "softmax", C=0.01)
@@ -108,9 +127,21 @@ def distances(features: Features, label: str, folder: Path) -> dict[str, Any]:
 
 def tables(found: dict[str, Any]) -> Tables:
     names = list(dict.fromkeys(name for own in found.values() for name in own))
-    rows = [(name, *(own.get(each, float("nan")) for each in names)) for name, own in found.items()]
-    return {"novelty": [("set", *names), *rows]}
+    rows = [
+        (name, own["novelty"]["classes"], *(shown(own.get(each)) for each in names))
+        for name, own in found.items()
+    ]
+    return {"novelty": [("set", "classes left out", *names), *rows]}
+
+
+def shown(own: dict[str, float] | None) -> str:
+    if own is None:
+        return "-"
+    text = f"{own['mean']:.3f}"
+    if "minus novelty" not in own:
+        return f"{text} ± {own['half']:.3f}"
+    return f"{text} ({own['minus novelty']:+.3f} ± {own['half of that']:.3f})"
 
 
 if __name__ == "__main__":
-    run(measure, tables, packages=(None, None), reference=(None, None), classes=(3, 2))
+    run(measure, tables, packages=(None, None), reference=(None, None), classes=(10, 2))

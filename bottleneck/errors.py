@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import version
 from types import ModuleType
 
 __all__ = [
@@ -170,7 +171,9 @@ class PluginError(BottleneckError, ImportError):
     """A package that provides a model but does not meet the interface."""
 
 
-def import_extra(module: str, what: str, package: str, *, extra: str = "") -> ModuleType:
+def import_extra(
+    module: str, what: str, package: str, *, extra: str = "", least: tuple[int, int] = (0, 0)
+) -> ModuleType:
     """Import a module of a package that only some functions need.
 
     Parameters
@@ -183,6 +186,8 @@ def import_extra(module: str, what: str, package: str, *, extra: str = "") -> Mo
         Name of the package to install.
     extra : str
         Our extra that installs it in a version that suits, if there is one.
+    least : tuple of int
+        The first two numbers of its earliest version that suits.
 
     Returns
     -------
@@ -191,15 +196,22 @@ def import_extra(module: str, what: str, package: str, *, extra: str = "") -> Mo
     Raises
     ------
     MissingExtraError
-        The package is not installed.
+        The package is not installed, or its version is too early.
     """
+    ours = f", or \"pip install -e '.[{extra}]'\"" if extra else ""
     try:
-        return import_module(module)
+        found = import_module(module)
+        release = version(package) if any(least) else "0.0"
     except ImportError:
-        ours = f", or \"pip install -e '.[{extra}]'\"" if extra else ""
         raise MissingExtraError(
             f"{what} needs {package}, which is not installed; run 'pip install {package}'{ours}"
         ) from None
+    if tuple(map(int, re.findall(r"\d+", release)[:2])) < least:
+        need = f"{package}>={'.'.join(map(str, least))}"
+        raise MissingExtraError(
+            f"{what} needs {need}, but {release} is installed; run 'pip install \"{need}\"'{ours}"
+        )
+    return found
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

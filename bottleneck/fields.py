@@ -59,6 +59,8 @@ class Option:
     needs, unless : tuple of str
         Other parameters of the command without any of which, or with any of which, it has no
         effect: each as ``name``, or as ``name=PATTERN`` if the value counts.
+    writes : bool
+        Whether it is a file that the command writes at its end, and checks at its beginning.
     """
 
     name: str | None = None
@@ -69,6 +71,7 @@ class Option:
     own: bool = False
     needs: tuple[str, ...] = ()
     unless: tuple[str, ...] = ()
+    writes: bool = False
 
 
 ARGUMENT = Option(argument=True)

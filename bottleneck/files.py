@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -20,8 +19,8 @@ from bottleneck.inputs import open_regular, read_regular
 __all__ = [
     "atomic_file",
     "atomic_write",
+    "check_writable",
     "fsync_folder",
-    "leftover_of",
     "make_folder",
     "move",
     "output_file",
@@ -32,8 +31,6 @@ __all__ = [
     "slug",
     "write_json",
 ]
-
-_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -164,6 +161,31 @@ def output_file(path: Path) -> Iterator[IO[bytes]]:
     else:
         with atomic_file(path.resolve()) as file:
             yield file
+
+
+def check_writable(path: Path) -> None:
+    """Check, before any work, that `output_file` can write a file: a temporary one is made there.
+
+    Parameters
+    ----------
+    path : Path
+        Path of the file; its folder need not exist.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.open("ab").close()
+            return
+        folder = path.resolve().parent
+        while not folder.exists() and folder.parent != folder:
+            folder = folder.parent
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def move(path: Path, target: Path) -> None:
@@ -321,20 +343,3 @@ def sibling(path: Path, kind: str = "partial") -> Path:
     Path
     """
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{kind}")
-
-
-def leftover_of(name: str) -> str | None:
-    """Return the name of the file that a temporary one of `atomic_file` was to become.
-
-    Parameters
-    ----------
-    name : str
-        Name of a file.
-
-    Returns
-    -------
-    str or None
-        None for any other file.
-    """
-    found = _TEMPORARY.fullmatch(name)
-    return found and found[1]

@@ -12,11 +12,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 
-from bottleneck.files import fsync_folder, leftover_of, make_folder, sibling
+from bottleneck.files import fsync_folder, make_folder, sibling
 
 __all__ = [
     "age_of",
     "is_leftover",
+    "leftover_of",
     "remove_leftovers",
     "remove_stale",
     "replaced_folder",
@@ -186,6 +187,23 @@ def is_leftover(name: str) -> bool:
     bool
     """
     return bool(_LEFTOVER.fullmatch(name))
+
+
+def leftover_of(name: str) -> str | None:
+    """Return the name of the file that a temporary one of `atomic_file` was to become.
+
+    Parameters
+    ----------
+    name : str
+        Name of a file.
+
+    Returns
+    -------
+    str or None
+        None for any other file.
+    """
+    found = _LEFTOVER.fullmatch(name)
+    return found[1] if found and found[2] == _PARTIAL else None
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:

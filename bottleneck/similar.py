@@ -5,7 +5,7 @@ decimals, about the precision of float32, so that equal rows have equal cosines.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -19,24 +19,34 @@ from bottleneck.solvers.streamed import pieces
 
 __all__ = [
     "Neighbour",
+    "Progress",
     "Rows",
     "Similar",
     "near_duplicate_groups",
     "nearest",
+    "neighbour_distances",
     "similar_images",
 ]
 
 Rows: TypeAlias = np.ndarray | StreamedRows
 """Features of shape (n, d), in memory or read in blocks."""
+Progress: TypeAlias = Callable[[str, int, int], object]
+"""Takes a stage, the number of rows done and their total."""
 _DECIMALS = 6
 _AT_ONCE = 512
 """Rows that are compared with a block of others at a time."""
+_QUERIES = 4096
+"""Rows whose neighbours are looked up in one pass."""
 _BLOCK_BYTES = 2**28
 """Memory for rows in memory that are compared with all later ones in one pass."""
 _LEAST = 2**24
 """That for streamed rows, whatever their limit."""
 _MOST_PAIRS = 2**22
 """Pairs of similar rows that are kept before their groups are merged."""
+
+
+def silent(*_: object) -> None:
+    """Report nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,8 @@ def similar_images(
     images: ImageSet,
     rows: Iterable[np.ndarray | RejectedImage],
     top: int = 20,
+    *,
+    progress: Progress = silent,
 ) -> tuple[list[Similar], list[RejectedImage]]:
     """Find the images of a set that are most similar to each of some images.
 
@@ -102,6 +114,8 @@ def similar_images(
         Their features, as `bottleneck.lookup.feature_rows` yields them.
     top : int
         Number of images to find for each.
+    progress : callable, optional
+        Called with ``"similar"``, the number of images of the set that are compared, and of all.
 
     Returns
     -------
@@ -131,7 +145,8 @@ def similar_images(
     known = Counter(features.digests.tolist())
     own = [known[item.digest] for item in items]
     # Enough that the image itself can be left out.
-    nearby = nearest(features.X, np.stack(vectors), top and top + max(own))
+    most = top and top + max(own)
+    nearby = nearest(features.X, np.stack(vectors), most, progress=progress)
     found = []
     for item, itself, places, cosines in zip(items, own, *nearby, strict=True):
         others = features.digests[places] != item.digest
@@ -143,7 +158,9 @@ def similar_images(
     return found, rejected
 
 
-def nearest(X: Rows, queries: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    X: Rows, queries: np.ndarray, top: int, *, progress: Progress = silent
+) -> tuple[np.ndarray, np.ndarray]:
     """Find the rows with the highest cosines to each of some vectors, in one pass.
 
     Parameters
@@ -154,6 +171,8 @@ def nearest(X: Rows, queries: np.ndarray, top: int) -> tuple[np.ndarray, np.ndar
         Shape (m, d).
     top : int
         Number of rows to find for each; at most n are found.
+    progress : callable, optional
+        Called with ``"similar"``, the number of rows done, and n.
 
     Returns
     -------
@@ -181,14 +200,46 @@ def nearest(X: Rows, queries: np.ndarray, top: int) -> tuple[np.ndarray, np.ndar
     places, cosines = np.zeros(shape, np.int64), np.full(shape, -np.inf, np.float32)
     wanted = np.array(queries, np.float32)
     _scale(wanted)
+    progress("similar", 0, len(X))
     for rows, values in _unit_pieces(X):
         for own in _chunks(len(queries)):
             found = wanted[own] @ values.T
             _merge(places[own], cosines[own], found, rows.start)
+        progress("similar", rows.stop, len(X))
     return places, cosines
 
 
-def near_duplicate_groups(X: Rows, threshold: float) -> list[np.ndarray]:
+def neighbour_distances(X: Rows, count: int, *, progress: Progress = silent) -> np.ndarray:
+    """Return each row's mean cosine distance to its nearest rows.
+
+    Parameters
+    ----------
+    X : np.ndarray or StreamedRows
+        Shape (n, d).
+    count : int
+        Number of neighbours; fewer where there are no more.
+    progress : callable, optional
+        Called with ``"neighbours"``, the number of rows done, and n.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (n,), from 0 to 2.
+    """
+    found = []
+    progress("neighbours", 0, len(X))
+    for start in range(0, len(X), _QUERIES):
+        block = X[start : start + _QUERIES]
+        queries = block if isinstance(block, np.ndarray) else block.read()
+        found.append(nearest(X, queries, count + 1)[1])
+        progress("neighbours", start + len(queries), len(X))
+    cosines = np.concatenate(found)[:, 1:]  # the first is the row itself, or a copy
+    return np.asarray(1 - cosines.mean(axis=1)) if cosines.size else np.zeros(len(X))
+
+
+def near_duplicate_groups(
+    X: Rows, threshold: float, *, progress: Progress = silent
+) -> list[np.ndarray]:
     """Find groups of rows that are connected by pairs with cosines of at least a threshold.
 
     Two rows of a group may be less similar than that, if others are between them.
@@ -200,6 +251,8 @@ def near_duplicate_groups(X: Rows, threshold: float) -> list[np.ndarray]:
         with all later ones in each pass.
     threshold : float
         The least cosine of a pair, above 0 and at most 1.
+    progress : callable, optional
+        Called with ``"look-alikes"``, the number of rows done, and n.
 
     Returns
     -------
@@ -216,9 +269,8 @@ def near_duplicate_groups(X: Rows, threshold: float) -> list[np.ndarray]:
     """
     if not 0 < threshold <= 1:
         raise UsageError(f"`threshold` must be above 0 and at most 1, got {threshold}")
-    groups = np.arange(len(X))
-    kept: list[np.ndarray] = []
-    for pairs in _pairs(X, threshold):
+    groups, kept = np.arange(len(X)), list[np.ndarray]()
+    for pairs in _pairs(X, threshold, progress):
         joined = groups[pairs]
         kept.append(joined[:, joined[0] != joined[1]])
         if sum(each.shape[1] for each in kept) > _MOST_PAIRS:
@@ -270,10 +322,11 @@ def _merge(places: np.ndarray, cosines: np.ndarray, found: np.ndarray, start: in
     places[:] = np.take_along_axis(among, order, axis=1)
 
 
-def _pairs(X: Rows, threshold: float) -> Iterator[np.ndarray]:
+def _pairs(X: Rows, threshold: float, progress: Progress) -> Iterator[np.ndarray]:
     """Yield the indices of similar rows, of shape (2, p): each pair at least once."""
     limit = max(_LEAST, X.memory // 4) if isinstance(X, StreamedRows) else _BLOCK_BYTES
     step = max(1, limit // (4 * X.shape[1]))
+    progress("look-alikes", 0, len(X))
     least = np.float32(threshold - 0.5 * 10**-_DECIMALS)
     for start in range(0, len(X), step):
         later = X[start:]
@@ -282,6 +335,7 @@ def _pairs(X: Rows, threshold: float) -> Iterator[np.ndarray]:
             for some in _chunks(min(step, rows.stop)):
                 found = np.argwhere(own[some] @ values.T >= least)
                 yield found.T + start + np.array([[some.start], [rows.start]])
+            progress("look-alikes", start + len(own) * rows.stop // len(later), len(X))
 
 
 def _joined(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -289,8 +343,7 @@ def _joined(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    size = len(groups)
-    graph = coo_array((np.ones(pairs.shape[1], bool), tuple(pairs)), (size, size))
+    graph = coo_array((np.ones(pairs.shape[1], bool), tuple(pairs)), (len(groups),) * 2)
     _, found = connected_components(graph, directed=False)
     _, first = np.unique(found, return_index=True)
     return np.asarray(first[found][groups])

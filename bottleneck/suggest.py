@@ -97,7 +97,7 @@ def suggest_images(
     cache : Cache, str or Path, optional
         Take the features of images that are in this cache from there.
     progress : callable, optional
-        Called with ``"suggest"``, the number of images done and their total.
+        Called with ``"features"`` or ``"choice"``, the number of images done and their total.
     **options
         Fields of `SuggestSettings`, such as ``n=100``, in place of `settings`.
 
@@ -139,7 +139,7 @@ def suggest_images(
             X[len(usable)] = row[0]
             usable.append(item)
         if progress:
-            progress("suggest", done, len(items))
+            progress("features", done, len(items))
     if not usable:
         raise DataError(
             f"there is no image to suggest: {counted(len(labelled), 'image is', 'images are')} "
@@ -150,9 +150,10 @@ def suggest_images(
     scores = np.concatenate([head.decision_function(block) for block in blocks])
     shares, labels = head.probabilities(scores), head.labels(scores)
     unsure = uncertainty_of(shares, multilabel=head.multilabel)
+    chosen_rows = choose_uncertain(X, unsure, asked.n, seed=asked.seed, progress=progress)
     suggested = [
         Suggestion(usable[place].path, str(labels[place]), float(own.max()), float(unsure[place]))
-        for place in choose_uncertain(X, unsure, asked.n, seed=asked.seed).tolist()
+        for place in chosen_rows.tolist()
         for own in [shares[place]]
     ]
     return Suggestions(suggested, len(usable), len(labelled), rejected)
@@ -193,7 +194,12 @@ def uncertainty_of(probabilities: np.ndarray, *, multilabel: bool = False) -> np
 
 
 def choose_uncertain(
-    X: np.ndarray, uncertainty: np.ndarray, n: int, *, seed: int = 0
+    X: np.ndarray,
+    uncertainty: np.ndarray,
+    n: int,
+    *,
+    seed: int = 0,
+    progress: Callable[..., None] | None = None,
 ) -> np.ndarray:
     """Draw uncertain rows that are far from each other.
 
@@ -214,6 +220,8 @@ def choose_uncertain(
         Number of rows to draw; all if there are fewer.
     seed : int
         Seed of the draw.
+    progress : callable, optional
+        Called with ``"choice"``, the number of rows drawn, and of those to draw.
 
     Returns
     -------
@@ -222,7 +230,7 @@ def choose_uncertain(
     """
     units = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     rng, distance, chosen = np.random.default_rng(seed), np.ones(len(X)), list[int]()
-    for _ in range(min(n, len(X))):
+    for done in range(1, min(n, len(X)) + 1):
         odds = uncertainty * distance
         odds[chosen] = 0
         if not odds.any():  # only copies, or rows that the head is certain of, are left
@@ -231,4 +239,6 @@ def choose_uncertain(
         chosen.append(int(rng.choice(len(X), p=odds / odds.sum())))
         # Half of the squared distance.
         distance = np.minimum(distance, (1 - units @ units[chosen[-1]]).clip(0))
+        if progress:
+            progress("choice", done, min(n, len(X)))
     return np.array(chosen, dtype=int)

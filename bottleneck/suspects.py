@@ -12,7 +12,7 @@ from bottleneck.features import Features
 from bottleneck.heads import HeldOut, held_out_probabilities
 from bottleneck.labels import Targets, join_classes
 from bottleneck.settings import SuspectSettings
-from bottleneck.similar import near_duplicate_groups, nearest
+from bottleneck.similar import Progress, near_duplicate_groups, neighbour_distances, silent
 
 __all__ = [
     "LookAlikes",
@@ -24,12 +24,12 @@ __all__ = [
     "find_suspects",
 ]
 
+_CLEANLAB = (2, 9)
+"""Its first release under the Apache licence."""
 _FILTER = "low_self_confidence"
 """Of the labels ranked by their probability, as many are suspects as cleanlab counts wrong ones."""
 _NEIGHBOURS = 10
 _FAR_OUT = 3.0
-_AT_ONCE = 4096
-"""Rows whose neighbours are looked up in one pass."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,11 @@ class Suspects:
 
 @checked
 def find_suspects(
-    features: Features, settings: SuspectSettings | None = None, **options: Any
+    features: Features,
+    settings: SuspectSettings | None = None,
+    *,
+    progress: Progress = silent,
+    **options: Any,
 ) -> Suspects:
     """Find labels that are probably wrong, outliers, and groups of look-alikes.
 
@@ -146,6 +150,8 @@ def find_suspects(
         The result of `bottleneck.load_features`, of all splits.
     settings : SuspectSettings, optional
         Settings, or their fields as `options`.
+    progress : callable, optional
+        Called with ``"neighbours"`` or ``"look-alikes"``, the number of images done, and of all.
     **options
         Fields of `bottleneck.settings.SuspectSettings`, such as ``clf="svm", top=100``.
 
@@ -160,12 +166,13 @@ def find_suspects(
     UsageError
         A setting is invalid, or the classifier does not support several classes per image.
     MissingExtraError
-        cleanlab is not installed.
+        cleanlab is not installed, or a version before 2.9 is.
     CacheError
         A part of the cache is damaged.
     """
     asked = made(SuspectSettings, settings, options)
-    import_extra("cleanlab.filter", "finding wrong labels", "cleanlab", extra="suspects")
+    what = "finding wrong labels"
+    import_extra("cleanlab.filter", what, "cleanlab", extra="suspects", least=_CLEANLAB)
     judged = np.full(len(features), asked.test) | (features.splits != "test")
     if len(features.labels) and not judged.any():
         raise DataError(
@@ -181,8 +188,8 @@ def find_suspects(
         images=len(held.rows),
         folds=held.folds,
         labels=_suspects(features, held, asked.top),
-        outliers=find_outliers(plain),
-        look_alikes=find_look_alikes(plain, asked.near),
+        outliers=find_outliers(plain, progress),
+        look_alikes=find_look_alikes(plain, asked.near, progress),
     )
 
 
@@ -267,19 +274,21 @@ def judge_several(targets: Targets, probabilities: np.ndarray) -> _Judged:
     return wrong, scores, suggested
 
 
-def find_outliers(plain: Features) -> list[Outlier]:
+def find_outliers(plain: Features, progress: Progress = silent) -> list[Outlier]:
     """Return the images that are far out, the farthest first, see `find_suspects`.
 
     Parameters
     ----------
     plain : Features
         Unaugmented rows; they need no labels.
+    progress : callable, optional
+        As for `find_suspects`.
 
     Returns
     -------
     list of Outlier
     """
-    distances = neighbour_distances(plain.X)
+    distances = neighbour_distances(plain.X, _NEIGHBOURS, progress=progress)
     low, high = np.quantile(distances, [0.25, 0.75])
     far = np.flatnonzero(distances > high + _FAR_OUT * (high - low))
     return [
@@ -288,27 +297,9 @@ def find_outliers(plain: Features) -> list[Outlier]:
     ]
 
 
-def neighbour_distances(X: Any) -> np.ndarray:
-    """Return each row's mean cosine distance to its ten nearest rows.
-
-    Parameters
-    ----------
-    X : np.ndarray or StreamedRows
-        Shape (n, d).
-
-    Returns
-    -------
-    np.ndarray
-        Shape (n,), from 0 to 2; of fewer neighbours where there are no more.
-    """
-    blocks = (X[start : start + _AT_ONCE] for start in range(0, len(X), _AT_ONCE))
-    queries = (each if isinstance(each, np.ndarray) else each.read() for each in blocks)
-    found = [nearest(X, each, _NEIGHBOURS + 1)[1] for each in queries]
-    cosines = np.concatenate(found)[:, 1:]  # the first is the row itself, or a copy
-    return np.asarray(1 - cosines.mean(axis=1)) if cosines.size else np.zeros(len(X))
-
-
-def find_look_alikes(plain: Features, least: float) -> list[LookAlikes]:
+def find_look_alikes(
+    plain: Features, least: float, progress: Progress = silent
+) -> list[LookAlikes]:
     """Return groups of look-alikes; those with different labels or splits first.
 
     Parameters
@@ -317,6 +308,8 @@ def find_look_alikes(plain: Features, least: float) -> list[LookAlikes]:
         Unaugmented rows; they need no labels.
     least : float
         Least cosine of the features of two images; a group is connected by such pairs.
+    progress : callable, optional
+        As for `find_suspects`.
 
     Returns
     -------
@@ -324,7 +317,7 @@ def find_look_alikes(plain: Features, least: float) -> list[LookAlikes]:
     """
     columns = plain.paths, _labels(plain), plain.splits
     groups = []
-    for rows in near_duplicate_groups(plain.X, least):
+    for rows in near_duplicate_groups(plain.X, least, progress=progress):
         _, first = np.unique(plain.digests[rows], return_index=True)
         if len(first) > 1:
             groups.append(rows[np.sort(first)])

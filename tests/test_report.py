@@ -1,4 +1,4 @@
-"""The content of reports, and the files that are written. About 12 s.
+"""The content of reports, and the files that are written. About 15 s.
 
 ``test_report_page`` opens them in a browser.
 """
@@ -11,13 +11,14 @@ import webbrowser
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from conftest import read_only
 from PIL import Image
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features, fit_head, load_features
-from bottleneck.errors import UsageError
+from bottleneck.errors import DamagedError, UsageError
 from bottleneck.exchange import import_array
 from bottleneck.features import join_layers, matching_layers
 from bottleneck.images import ImageItem
@@ -210,6 +211,10 @@ def test_a_head_that_cannot_be_evaluated_says_why(make_images, little):
     assert make_report(cache, {"h": head}, split="val").heads[0].evaluation.split == "val"
 
 
+def counts_of(answers) -> dict[str, int]:
+    return {name: getattr(answers, name) for name in ("right", "missed", "false")}
+
+
 def test_images_with_several_classes(make_images, little):
     make_images(cat=20, dog=20)
     labels = ["cat;indoors", "dog", "cat", "dog;indoors"]
@@ -219,8 +224,24 @@ def test_images_with_several_classes(make_images, little):
     cache = extracted(little, ImageSet.open("set.csv"))
     report = make_report(cache, {"h": fit_head(load_features(cache), "logreg", C=1.0)})
     assert report.heads[0].evaluation.confusion is None
-    right = [each.given[0].right for each in report.images if each.item.split == "test"]
-    assert np.mean(right) == report.heads[0].evaluation.accuracy
+    test = [each for each in report.images if each.item.split == "test"]
+    assert np.mean([each.given[0].right for each in test]) == report.heads[0].evaluation.accuracy
+    for answers, metrics in zip(
+        report.heads[0].answers, report.heads[0].evaluation.classes, strict=True
+    ):
+        has = [answers.label in each.item.label.split(";") for each in test]
+        given = [answers.label in each.given[0].label.split(";") for each in test]
+        pairs = list(zip(has, given, strict=True))
+        assert answers.right == pairs.count((True, True))
+        assert answers.missed == pairs.count((True, False))
+        assert answers.false == pairs.count((False, True))
+        assert metrics.recall == answers.right / metrics.images
+    write_report(report, "report.md")
+    first = report.heads[0].answers[0]
+    assert f"| {first.right} | {first.missed} | {first.false} |" in Path("report.md").read_text()
+    write_report(report, "report.json")
+    content = json.loads(Path("report.json").read_text())["heads"][0]
+    assert content["answers"][0] == {"label": "cat", **counts_of(first)}
     write_report(report, "report.html")
     content = content_of("report.html")
     assert {len(each[3]) for each in content["images"]} == {1, 2}
@@ -420,6 +441,47 @@ def test_the_command(bottleneck, heads, monkeypatch):
     assert content_of("short.html")["heads"] == ["weak"]
 
 
+def test_damage_is_told_on_the_page(make_images, little):
+    """To rows of other splits than the evaluated one, and to those of that one."""
+    make_images(**LABELS)
+    images = ImageSet.from_folder("data")
+    test = tuple(item for item in images.items if item.split == "test")
+    for items in (test, images.items):  # each extraction writes a part
+        cache = extracted(little, replace(images, items=items))
+    head = {"h": fit_head(load_features(cache), "lda")}
+    accuracy = make_report(cache, head).heads[0].evaluation.accuracy
+    parts = sorted(Path("cache").glob("little-*/parts/*.h5"))
+    assert len(parts) == 2
+    flip_value(parts[1])
+    report = make_report(cache, head)
+    assert report.heads[0].evaluation.accuracy == accuracy
+    assert {each.item.split for each in report.images if each.given[0]} == {"test"}
+    assert report.notes[0].startswith("h: only test images have predictions: 'cache/little-")
+    assert "is damaged" in report.notes[0]
+    flip_value(parts[0])
+    report = make_report(cache, head)
+    assert "is damaged" in report.heads[0].problem
+    assert report.heads[0].problem in report.notes[0]
+    write_report(report, "report.html")
+    assert "Not evaluated: &#39;cache/little-" in Path("report.html").read_text()
+    cache.run_files()[0].write_text("damaged")
+    notes = make_report(cache, head).notes
+    assert notes[0].startswith("images that were left out may not be listed: 'cache/runs")
+    with pytest.raises(DamagedError, match="'cache/runs"):
+        make_report(cache, image_set="data")
+
+
+def flip_value(part: Path) -> None:
+    """Flip a bit of a stored feature."""
+    with h5py.File(part) as file:
+        stored = next(iter(file["features"].values()))
+        values = stored if isinstance(stored, h5py.Dataset) else stored["values"]
+        place = values.id.get_chunk_info(0).byte_offset if values.chunks else values.id.get_offset()
+    content = bytearray(part.read_bytes())
+    content[place] ^= 1
+    part.write_bytes(content)
+
+
 MISTAKES = [
     (("--head", "none"), 2, "no head 'none'"),
     (("--head", "h", "--head", "h"), 2, "a head is given twice with --head"),
@@ -428,7 +490,9 @@ MISTAKES = [
     (("--output", "data"), 2, "'data' is a folder, but a report is a file"),
     (("--all", "--output", "data"), 2, "is not the folder of a report; give another with --output"),
     (("--set", "none"), 2, "no extraction with set 'none'"),
-    (("--output", "/dev/full/a.html"), 1, "'/dev/full' cannot be used"),
+    (("--output", "/dev/full/a.html"), 1, "'/dev/full/a.html' cannot be used (Not a directory)"),
+    (("--output", "/proc/a/a.html"), 1, "'/proc/a/a.html' cannot be used"),
+    (("--all", "--output", "/proc/a"), 1, "cannot be used"),
     (("--cache", "none", "--head", "h"), 1, "no image set 'data' in the cache folder 'none'"),
 ]
 

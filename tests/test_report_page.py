@@ -1,7 +1,7 @@
 """The page of a report in real Chromium: opened from a file, clicked, with hostile names.
 
 All need Chromium, as Debian's package ``chromium`` has it, and are skipped where there is none.
-About 60 s in the second tier.
+About 120 s in the second tier.
 """
 
 import csv
@@ -16,9 +16,22 @@ import numpy as np
 import pytest
 from conftest import crops
 from PIL import Image
+from test_finetune import fitted, write_images
 
-from bottleneck import Cache, FrozenBase, ImageSet, extract_features, fit_head, load_features
+from bottleneck import (
+    Cache,
+    FrozenBase,
+    ImageSet,
+    advise_on,
+    extract_features,
+    fit_head,
+    load_features,
+    select_layers,
+)
+from bottleneck.advise import keep_advice
+from bottleneck.advise.verdict import PLATEAUED
 from bottleneck.report import make_report, write_report
+from bottleneck.settings import AdviseSettings
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = next(
@@ -289,6 +302,46 @@ def test_hostile_names_are_shown_as_text(paths, little, opened):
     )
 
 
+def test_what_next_has_the_advice_the_leaderboard_and_fine_tuning(bottleneck, opened):
+    """As the commands leave them; the advice is changed, to name a layer to train."""
+    images, cache = ImageSet.open(write_images(train=12, val=4, test=3)), Cache("cache")
+    fitted(cache, images, "centroid").save("heads/head")
+    how = AdviseSettings(clf="centroid", repeats=1)
+    advice = advise_on(cache, select_layers(cache), how, jobs=1)
+    told = replace(advice.verdict, kind=PLATEAUED, layer="conv_head", sentence="It is <b>flat</b>.")
+    keep_advice(cache, select_layers(cache), how, replace(advice, verdict=told))
+    for words in (("sweep", "--clf", "centroid", "--clf", "knn"), ("finetune", "--epochs", 2)):
+        named = ("--name", "tuned") if words[0] == "finetune" else ("--jobs", 1)
+        done = bottleneck(*words, *named)
+        assert done.code == 0, done.err
+    assert bottleneck("report", "--head", "head").code == 0
+    page = opened(Path("report.html"))
+    section = page.locator("#next")
+    assert "It is <b>flat</b>." in section.inner_text()
+    assert section.locator("pre").inner_text().startswith("bottleneck ")
+    drawings = section.locator("img.drawing")
+    alts = drawings.evaluate_all("all => all.map((each) => each.alt)")
+    assert [each.partition(" of ")[0] for each in alts] == ["Learning curve", "Loss and accuracy"]
+    for place in range(2):
+        assert drawings.nth(place).evaluate("each => each.decode().then(() => each.naturalWidth)")
+    assert "heads/tuned: trained from conv_head: accuracy" in section.inner_text()
+    assert "the verdict 'plateaued' is" in section.inner_text()
+    board = section.locator("table").last.locator("tbody tr")
+    shown = [row.locator("td").nth(4).inner_text() for row in board.all()]
+    assert {"centroid", "knn"} <= set(shown)
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert page.evaluate(CONTRAST) == []
+    for form in ("md", "json"):
+        assert bottleneck("report", "--head", "head", "--format", form).code == 0
+    text, found = Path("report.md").read_text(), json.loads(Path("report.json").read_text())["next"]
+    assert "It is &lt;b&gt;flat&lt;/b&gt;." in text
+    assert found["tuned"][0]["sentence"].startswith("trained from conv_head")
+    assert "trained from conv\\_head" in text
+    assert found["advice"]["verdict"]["kind"] == "plateaued"
+    assert len(found["leaderboard"]["rows"]) == len(shown)
+
+
 def test_hundreds_of_classes_with_images_since_deleted(little, tmp_path, opened):
     generator = np.random.default_rng(0)
     labels = {}
@@ -325,6 +378,83 @@ def test_a_set_without_labels_has_a_page(paths, little, opened):
     assert page.locator("#dialog dd").count() == 1
 
 
+def test_fifty_thousand_images_are_filtered_and_selected(plain, opened):
+    """As `--all` writes them; here, they are the same 160 images again and again."""
+    report, _ = plain
+    places = np.random.default_rng(0).uniform(size=(50_000, 2)).tolist()
+    many = [
+        replace(each, item=replace(each.item, path=f"{number:05d}.png"), place=tuple(place))
+        for number, place in enumerate(places)
+        for each in [report.images[number % 160]]
+    ]
+    summary = replace(report.summary, images=len(many))
+    page = opened(write_report(replace(report, images=many, summary=summary), "all", "folder"))
+    count = page.locator("#count")
+    assert count.inner_text().startswith("50000 of 50000 images match; 60 shown")
+    page.locator("#f-text").fill("4999")
+    found = sum("4999" in each.item.path for each in many)
+    assert count.inner_text().startswith(f"{found} of 50000")
+    page.locator("#head-0 .matrix .right").first.click()
+    right = [
+        each
+        for each in many
+        if each.given[0].right and each.item.split == "test" and each.item.label == "a"
+    ]
+    assert count.inner_text().startswith(f"{len(right)} of 50000")
+    page.get_by_role("button", name="Show all").click()
+    canvas = page.locator("#canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 2, box["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 2, steps=20)
+    drawn = page.locator("#box").bounding_box()
+    assert drawn["width"] == pytest.approx(box["width"] / 2 - 2, abs=3)
+    page.mouse.up()
+    assert not page.locator("#box").is_visible()
+    half = sum(each.place[0] <= 0.5 for each in many)
+    assert abs(int(count.inner_text().split(" of ")[0]) - half) < 500
+
+
+def test_a_number_of_a_class_shows_its_images_where_images_have_several(paths, little, opened):
+    labels = ["a", "b;c", "a;c", "b", "c"]
+    cache = made({path: labels[n % 5] for n, path in enumerate(paths(150))}, base=little, heads=0)[
+        0
+    ]
+    report = make_report(cache, {"several": fit_head(load_features(cache), "logreg", C=1e-3)})
+    page = opened(write_report(report, "report.html"))
+    for row, answers in zip(
+        page.locator("#head-0 table").last.locator("tbody tr").all(),
+        report.heads[0].answers,
+        strict=True,
+    ):
+        for column, kind in enumerate(("right", "missed", "false"), 5):
+            count, cell = getattr(answers, kind), row.locator("td").nth(column)
+            assert cell.inner_text() == str(count)
+            if not count:
+                continue
+            cell.get_by_role("button").click()
+            told = [page.evaluate(SHOWN, place) for place in range(len(cards(page)))]
+            assert len(told) == count
+            for has, given, split in told:
+                assert split == "test"
+                assert (answers.label in has) == (kind != "false")
+                assert (answers.label in given) == (kind != "missed")
+    page.get_by_role("button", name="Show all").click()
+    page.locator("#f-result").select_option(label="class missed")
+    missed = [
+        each
+        for each in report.images
+        if not {*each.item.label.split(";")} <= {*each.given[0].label.split(";")}
+    ]
+    assert page.locator("#count").inner_text().startswith(f"{len(missed)} of 150")
+    assert page.evaluate(CONTRAST) == []
+
+
+SHOWN = """(place) => {
+  const row = found[place], names = (numbers) => numbers.map((each) => page.names[each]);
+  return [names(row.labels), names(row.given[0][0]), page.splits[row.split]];
+}"""
 CONTRAST = """() => {
   const numbers = (text) => {
     const found = text.match(/[\\d.]+/g).map(Number);

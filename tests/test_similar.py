@@ -15,7 +15,13 @@ from sklearn.metrics.pairwise import cosine_similarity
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_features
 from bottleneck.errors import UsageError
 from bottleneck.features import StreamedRows
-from bottleneck.similar import near_duplicate_groups, nearest, similar_images
+from bottleneck.similar import (
+    near_duplicate_groups,
+    nearest,
+    neighbour_distances,
+    similar_images,
+)
+from bottleneck.suggest import choose_uncertain
 
 
 @pytest.fixture
@@ -95,6 +101,30 @@ def test_groups_are_the_connected_rows(block, most, monkeypatch):
     expected = [np.flatnonzero(labels == label).tolist() for label in range(labels.max() + 1)]
     assert [each.tolist() for each in groups] == [each for each in expected if len(each) > 1]
     assert set(range(0, 5000, 125)) <= set(groups[0].tolist())
+
+
+def test_progress_goes_from_none_to_all_rows(monkeypatch):
+    monkeypatch.setattr("bottleneck.similar._BLOCK_BYTES", 4 * 16 * 1700)
+    X, told = np.random.default_rng(0).normal(size=(5000, 16)).astype(np.float32), []
+
+    def progress(*given):
+        told.append(given)
+
+    nearest(X, X[:2], 3, progress=progress)
+    neighbour_distances(X, 3, progress=progress)
+    near_duplicate_groups(X, 0.9, progress=progress)
+    choose_uncertain(X, np.ones(5000), 5, progress=progress)
+    for stage, total in {
+        "similar": 5000,
+        "neighbours": 5000,
+        "look-alikes": 5000,
+        "choice": 5,
+    }.items():
+        done = [each[1] for each in told if each[0] == stage]
+        assert done == sorted(done)
+        assert done[-1] == total
+        assert {each[2] for each in told if each[0] == stage} == {total}
+        assert len(done) > 1
 
 
 def test_wrong_arguments_are_refused():

@@ -15,7 +15,8 @@ from bottleneck.errors import DataError, MissingExtraError, UsageError
 from bottleneck.heads import held_out_probabilities
 from bottleneck.images import ImageItem, correct_labels
 from bottleneck.labels import Targets
-from bottleneck.suspects import judge_several, judge_single, neighbour_distances
+from bottleneck.similar import neighbour_distances
+from bottleneck.suspects import judge_several, judge_single
 
 FLIPPED = (3, 50, 120)
 
@@ -137,8 +138,8 @@ def test_an_image_unlike_all_others_and_look_alikes_are_found(features):
 
 def test_distances_leave_the_row_itself_out():
     X = np.eye(3, dtype=np.float32)
-    assert neighbour_distances(X).tolist() == [1, 1, 1]
-    assert neighbour_distances(X[:1]).tolist() == [0]
+    assert neighbour_distances(X, 10).tolist() == [1, 1, 1]
+    assert neighbour_distances(X[:1], 10).tolist() == [0]
 
 
 def test_what_cannot_be_judged_is_refused(features, monkeypatch):
@@ -153,6 +154,17 @@ def test_what_cannot_be_judged_is_refused(features, monkeypatch):
         find_suspects(only)
     monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
     with pytest.raises(MissingExtraError, match="needs cleanlab.*'pip install cleanlab'"):
+        find_suspects(features)
+
+
+def test_an_early_release_of_cleanlab_is_refused(features, monkeypatch, tmp_path):
+    """One under another licence; here, only what tells its version is of such a release."""
+    folder = tmp_path / "site" / "cleanlab-2.8.1.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: cleanlab\nVersion: 2.8.1\n")
+    monkeypatch.setattr(sys, "path", [str(folder.parent), *sys.path])
+    told = "needs cleanlab>=2.9, but 2.8.1 is installed; run 'pip install \"cleanlab>=2.9\"'"
+    with pytest.raises(MissingExtraError, match=told):
         find_suspects(features)
 
 

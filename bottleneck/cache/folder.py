@@ -20,7 +20,8 @@ from bottleneck.errors import (
     did_you_mean,
     some_of,
 )
-from bottleneck.files import leftover_of, sha256_of, slug
+from bottleneck.files import sha256_of, slug
+from bottleneck.folders import leftover_of
 from bottleneck.records import Extraction, FeatureSource, read_record, write_record
 from bottleneck.records.banks import FINETUNED
 

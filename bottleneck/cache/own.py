@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bottleneck.cache.parts import PART_NAME, Part, part_files
 from bottleneck.errors import CacheError, DamagedError
-from bottleneck.files import leftover_of
+from bottleneck.folders import leftover_of
 from bottleneck.inputs import open_regular, read_regular
 
 __all__ = [

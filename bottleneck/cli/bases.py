@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import bottleneck
 from bottleneck.cli import notes
-from bottleneck.cli.options import check_picture
 from bottleneck.cli.output import loading, print_table, show, wanted
+from bottleneck.cli.outputs import check_picture
 from bottleneck.cli.streams import note
 from bottleneck.errors import counted
 from bottleneck.settings import RankSettings

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from bottleneck.cli.options import FORMS
 from bottleneck.cli.output import end_with, printed_as, wanted
+from bottleneck.cli.outputs import check_writables
 from bottleneck.cli.streams import escaped_on_terminals
 from bottleneck.errors import BottleneckError, PathMissingError, UsageError, did_you_mean
 from bottleneck.fields import Declared, check, declared
@@ -138,7 +139,9 @@ class Command:
             if len(forms) > 1:
                 raise UsageError(f"`{forms[0]}` and `{forms[1]}` exclude each other; give one")
             with printed_as(*forms, wide=wide):
-                return self.function(**self.arguments(given, config))
+                arguments = self.arguments(given, config)
+                check_writables(self.values.values(), given)
+                return self.function(**arguments)
         except BottleneckError as error:
             own = {name: it for name, it in config.values[self.name].items() if name not in typed}
             code = 2 if isinstance(error, UsageError) else 1

@@ -16,6 +16,7 @@ from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.epochs import draw_epochs, epochs_shown, print_reading
 from bottleneck.cli.output import loading, print_list, print_table, progress_shown, show
+from bottleneck.cli.outputs import check_picture
 from bottleneck.cli.page import check_page, fill_finetuned, write_page
 from bottleneck.cli.streams import csv_printer, note, printed_to
 from bottleneck.cli.summary import note_image_set, note_known
@@ -59,7 +60,7 @@ def evaluate(
     spreadsheet_safe: Annotated[options.SpreadsheetSafe, Option(needs=("errors",))] = False,
 ) -> Any:
     """Evaluate a head on the untouched test images."""
-    options.check_picture(picture)
+    check_picture(picture)
     check_page(report)
     folder, fitted = choices.choose_head(folders.heads, head)
     features, split = _features_of(fitted, folders.cache, settings.split), settings.split
@@ -151,7 +152,7 @@ def finetune(
 
     Exits with 1 if images were left out or training diverged; the best epoch is saved all the same.
     """
-    options.check_picture(epochs.picture)
+    check_picture(epochs.picture)
     cache = bottleneck.Cache(folders.cache)
     place, head = choices.choose_head(folders.heads, start.head)
     settings = choices.choose_start(settings, head, cache)

@@ -13,6 +13,7 @@ from bottleneck.cli.bases import print_bases
 from bottleneck.cli.command import add_command
 from bottleneck.cli.epochs import draw_epochs, epochs_shown, print_reading
 from bottleneck.cli.output import print_table, progress_shown, show, wanted
+from bottleneck.cli.outputs import check_picture
 from bottleneck.cli.shots import note_fewer, print_curves
 from bottleneck.cli.streams import note
 from bottleneck.errors import counted
@@ -54,7 +55,7 @@ def fit_head(
     found = choices.choose_features(store, experiment, chosen, settings)
     selection, settings, with_selection = found
     check_for_mlp(settings.clf, [name for name, file in asdict(epochs).items() if file])
-    options.check_picture(epochs.picture)
+    check_picture(epochs.picture)
     features = bottleneck.load_features(store, selection, memory=limit, split=("train", "val"))
     folder = folders.heads / (name or f"{features.selection.slug}-{settings.clf}")
     check_head_folder(folder)

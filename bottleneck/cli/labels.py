@@ -69,7 +69,8 @@ def suspects(
     from bottleneck.suspects import find_suspects
 
     features = bottleneck.load_features(store, selection, memory=options.memory_of(memory))
-    found = find_suspects(features, settings)
+    with progress_shown() as progress:
+        found = find_suspects(features, settings, progress=progress)
     notes.note_features(features.images, [selection], store)
     rows = [{name: getattr(each, name) for name in _LISTED} for each in found.labels]
     if wanted("csv"):
@@ -222,7 +223,9 @@ def write_files(
         from bottleneck.report import Card, write_gallery
 
         cards = [[Card(item, {"": caption}) for item, caption in group] for group in groups]
-        write_gallery(files.gallery, counted(count, "image"), cards, cache=cache)
+        with progress_shown() as progress:
+            title = counted(count, "image")
+            write_gallery(files.gallery, title, cards, cache=cache, progress=progress)
         note(f"{counted(count, 'image')} shown in {files.gallery}")
     elif files.gallery:
         _draw(files.gallery, groups, count)
@@ -232,11 +235,11 @@ def _draw(file: Path, groups: Sequence[Sequence[tuple["ImageItem", str]]], count
     """Draw groups of images as a contact sheet, each of several images from a row of its own."""
     from bottleneck.pictures import COLUMNS, draw_sheet
 
-    tiles: list[tuple[str, str] | None] = []
+    tiles: list[tuple[ImageItem, str] | None] = []
     for group in groups:
         if len(group) > 1:
             tiles += [None] * (-len(tiles) % COLUMNS)
-        tiles += [(item.path, f"{caption}\n{Path(item.path).name}") for item, caption in group]
+        tiles += [(item, f"{caption}\n{Path(item.path).name}") for item, caption in group]
     shown = sum(each is not None for each in tiles[:_MOST_DRAWN])
     draw_sheet(tiles[:_MOST_DRAWN], file, f"the first {counted(shown, 'image')} of {count}")
     note(f"{counted(shown, 'image')} of {count} drawn to {file}")

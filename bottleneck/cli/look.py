@@ -13,6 +13,7 @@ from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.labels import ListFiles, write_files
 from bottleneck.cli.output import loading, print_table, progress_shown, show, wanted
+from bottleneck.cli.outputs import check_output
 from bottleneck.cli.streams import note
 from bottleneck.cli.summary import note_image_set
 from bottleneck.errors import counted
@@ -47,7 +48,7 @@ def similar(
     from bottleneck.lookup import feature_rows
     from bottleneck.similar import similar_images
 
-    options.check_output(files.output, images)
+    check_output(files.output, images)
     store = bottleneck.Cache(cache)
     source = choices.choose_layer(store, FeatureSettings(**asdict(chosen), views=0))
     queries = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
@@ -58,7 +59,7 @@ def similar(
     features = bottleneck.load_features(store, source, memory=options.memory_of(memory))
     with progress_shown() as progress:
         own = _reported(own, len(queries.items), progress)
-        found, rejected = similar_images(features, queries, own, top)
+        found, rejected = similar_images(features, queries, own, top, progress=progress)
     content = {"image_set": source.image_set, "model": source.model, "layer": source.layer_name}
     lists = {"similar": [each.as_dict() for each in found], "rejected": [*map(asdict, rejected)]}
     rows, groups = _listed(found)

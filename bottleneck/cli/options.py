@@ -1,7 +1,7 @@
 """Options that several commands have besides the settings of their stage."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,14 +42,13 @@ __all__ = [
     "Memory",
     "NearDuplicates",
     "NewName",
+    "OutputFile",
     "Pareto",
     "Picture",
     "PngFile",
     "PredictionFile",
     "SpreadsheetSafe",
     "StartSettings",
-    "check_output",
-    "check_picture",
     "completer",
     "in_parallel",
     "memory_of",
@@ -67,13 +66,14 @@ def _ending(*endings: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-CsvFile = Annotated[Path, _ending(".csv"), Field(description="a file ending in .csv")]
-PngFile = Annotated[Path, _ending(".png"), Field(description="a file ending in .png")]
+OutputFile = Annotated[Path, Option(writes=True)]
+CsvFile = Annotated[OutputFile, _ending(".csv"), Field(description="a file ending in .csv")]
+PngFile = Annotated[OutputFile, _ending(".png"), Field(description="a file ending in .png")]
 GalleryFile = Annotated[
-    Path, _ending(".html", ".png"), Field(description="a file ending in .html or .png")
+    OutputFile, _ending(".html", ".png"), Field(description="a file ending in .html or .png")
 ]
 PredictionFile = Annotated[
-    Path, _ending(".csv", ".jsonl"), Field(description="a file ending in .csv or .jsonl")
+    OutputFile, _ending(".csv", ".jsonl"), Field(description="a file ending in .csv or .jsonl")
 ]
 FORMS = {
     "as_json": Annotated[bool, Doc("Print JSON instead of text."), Option("--json")],
@@ -115,11 +115,11 @@ _WITH_DATA = Option(needs=("data",))
 _REPEATED = {"layers": "layer", "models": "model", "head_names": "head"}
 """Options that may repeat to the kind of their values."""
 Pareto = Annotated[
-    Path | None,
+    OutputFile | None,
     Doc("Draw the score of each base against its cost to this file: .png, .svg or .pdf."),
     Option(needs=("by",)),
 ]
-Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
+Picture = Annotated[OutputFile | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
 
 
 @settings("Folders", kw_only=True)
@@ -170,51 +170,6 @@ class StartSettings(ReadSettings):
     devices: Annotated[
         Count | None, Doc("Processes or GPUs that share each step; by default those of `device`.")
     ] = None
-
-
-def check_output(output: Path | None, images: Sequence[Path], *, as_json: bool = False) -> None:
-    """Refuse an output that would replace what is read, or whose ending promises another form.
-
-    Parameters
-    ----------
-    output : Path or None
-        None if no file is to be written.
-    images : sequence of Path
-        The files and folders that are read.
-    as_json : bool
-        Whether JSON lines are to be written.
-
-    Raises
-    ------
-    UsageError
-        `output` is one of `images`, or a .csv file for JSON lines.
-    """
-    if output and output.resolve() in {each.resolve() for each in images}:
-        raise UsageError(
-            f"`output` {str(output)!r} is one of the files to read and would be replaced; give "
-            f"another name"
-        )
-    if output and as_json and output.suffix.lower() == ".csv":
-        raise UsageError("`output` ends in .csv, but `json` writes JSON lines; give a .jsonl file")
-
-
-def check_picture(file: Path | None) -> None:
-    """Reject a picture that cannot be drawn, before anything is computed.
-
-    Parameters
-    ----------
-    file : Path or None
-        None if no picture was requested.
-
-    Raises
-    ------
-    UsageError, MissingExtraError
-        See `bottleneck.pictures.check_picture`.
-    """
-    if file:
-        from bottleneck import pictures
-
-        pictures.check_picture(file)
 
 
 def memory_of(given: int | None) -> int:

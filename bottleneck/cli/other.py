@@ -34,7 +34,7 @@ def demo(
     data: Annotated[Path, Doc("Folder to write the demo's images to."), _OWN] = _FOLDER / "data",
     cache: Annotated[options.CacheFolder, _OWN] = _FOLDER / "cache",
     heads: Annotated[options.HeadsFolder, _OWN] = _FOLDER / "heads",
-    picture: Annotated[Path, Doc("File for the confusion matrix."), _OWN] = _PICTURE,
+    picture: Annotated[options.OutputFile, Doc("File for the confusion matrix."), _OWN] = _PICTURE,
 ) -> None:
     """Run all steps on 200 photographs: extract, fit two heads, evaluate them.
 

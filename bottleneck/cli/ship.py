@@ -15,6 +15,7 @@ import bottleneck
 from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, progress_shown
+from bottleneck.cli.outputs import check_output
 from bottleneck.cli.streams import csv_printer, note, printed_to
 from bottleneck.cli.summary import note_image_set
 from bottleneck.errors import UsageError, counted
@@ -67,7 +68,7 @@ def predict(
     from bottleneck.predict import predict_images
 
     images = tuple(path for each in images for path in _paths(each))
-    options.check_output(output, images, as_json=as_json)
+    check_output(output, images, as_json=as_json)
     _, fitted = choices.choose_head(folders.heads, head)
     found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
     store = None if settings.tta else bottleneck.Cache(folders.cache)

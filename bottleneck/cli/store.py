@@ -199,7 +199,9 @@ def cache_prune(
 
 @add_command("cache export", "Features")
 def cache_export(
-    file: Annotated[Path, Doc("File to write, ending in .h5, .hdf5 or .npz."), ARGUMENT],
+    file: Annotated[
+        options.OutputFile, Doc("File to write, ending in .h5, .hdf5 or .npz."), ARGUMENT
+    ],
     chosen: ExportSettings,
     cache: options.CacheFolder = Path("cache"),
 ) -> None:

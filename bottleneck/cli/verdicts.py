@@ -13,6 +13,7 @@ from bottleneck.cli import choices, notes, options
 from bottleneck.cli.bases import costs_shown
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, print_table, progress_shown, show, stop
+from bottleneck.cli.outputs import check_picture
 from bottleneck.cli.streams import note
 from bottleneck.errors import counted
 from bottleneck.settings import LayerSettings
@@ -41,7 +42,7 @@ def advise(
     kept in the cache folder, for the next call with the same settings and features, and for
     'bottleneck finetune'.
     """
-    options.check_picture(picture)
+    check_picture(picture)
     store, limit = bottleneck.Cache(folders.cache), options.memory_of(memory)
     selections = choices.choose_several(store, chosen)
     with loading():

@@ -92,14 +92,14 @@ class FineTuned:
         return {**vars(self), "source": self.source.as_dict(), "interval": list(self.interval)}
 
 
-def fine_tuned(heads: str | Path, source: FeatureSource | None = None) -> list[FineTuned]:
+def fine_tuned(heads: str | Path, source: AnySource | None = None) -> list[FineTuned]:
     """Return the results of the fine-tuned models in a folder of heads.
 
     Parameters
     ----------
     heads : str or Path
         The folder, which need not exist.
-    source : FeatureSource, optional
+    source : FeatureSource or JoinedSource, optional
         Only of those that started from a head on these features of the same images and labels.
 
     Returns

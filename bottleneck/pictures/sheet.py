@@ -6,11 +6,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from bottleneck.errors import BadImageError, UsageError
+from bottleneck.errors import BadImageError, UsageError, unquoted
 from bottleneck.files import output_file
-from bottleneck.images import decode, in_threads
+from bottleneck.images import ImageItem, decode, in_threads, read_file
 from bottleneck.images.lettering import drawable, wrapped
-from bottleneck.inputs import read_regular
 
 __all__ = ["COLUMNS", "draw_sheet", "thumbnail"]
 
@@ -25,16 +24,16 @@ _CAPTION, _TITLE = 4, 2
 
 
 def draw_sheet(
-    images: Sequence[tuple[str | Path, str] | None], file: str | Path, title: str
+    images: Sequence[tuple[ImageItem, str] | None], file: str | Path, title: str
 ) -> Path:
     """Draw thumbnails of images with captions below them, in rows of six.
 
-    An image that cannot be read, as it has moved since, is an empty tile that says so.
+    An image that cannot be read, as it has moved or changed since, is an empty tile that says so.
 
     Parameters
     ----------
-    images : sequence of (path, str) or None
-        Image files with their captions, in the order drawn; lines of a caption may be separated by
+    images : sequence of (ImageItem, str) or None
+        Images with their captions, in the order drawn; lines of a caption may be separated by
         newlines. None leaves a place empty.
     file : str or Path
         Path that ends in ``.png``; it is replaced.
@@ -64,7 +63,7 @@ def draw_sheet(
     draw = ImageDraw.Draw(sheet)
     _write(draw, (_GAP, _GAP), title, size[0] - 2 * _GAP, _TITLE)
     there = [(place, each) for place, each in enumerate(images) if each]
-    drawn = in_threads(_shown, [Path(path) for _, (path, _) in there], waiting=COLUMNS)
+    drawn = in_threads(_shown, [item for _, (item, _) in there], waiting=COLUMNS)
     for (place, (_, caption)), picture in zip(there, drawn, strict=True):
         left, upper = _GAP + place % columns * tile, top + place // columns * row
         if isinstance(picture, str):
@@ -79,12 +78,12 @@ def draw_sheet(
     return path
 
 
-def thumbnail(path: Path, side: int) -> Image.Image:
-    """Return an image file as a small RGB picture of its own proportions.
+def thumbnail(data: bytes, side: int) -> Image.Image:
+    """Return an image as a small RGB picture of its own proportions.
 
     Parameters
     ----------
-    path : Path
+    data : bytes
         The image file.
     side : int
         Longest side of the picture, in pixels; a smaller image keeps its size.
@@ -95,24 +94,20 @@ def thumbnail(path: Path, side: int) -> Image.Image:
 
     Raises
     ------
-    OSError
-        The file does not exist or cannot be read.
     BadImageError
         It is no image, or is damaged.
     """
-    picture = Image.fromarray(decode(read_regular(path), enough=(side, side)))
+    picture = Image.fromarray(decode(data, enough=(side, side)))
     picture.thumbnail((side, side))
     return picture
 
 
-def _shown(path: Path) -> Image.Image | str:
+def _shown(item: ImageItem) -> Image.Image | str:
     """Return a thumbnail, or why there is none."""
     try:
-        return thumbnail(path, _SIDE)
-    except FileNotFoundError:
-        return "the image is no longer there"
-    except (OSError, BadImageError) as error:
-        return f"cannot be shown: {getattr(error, 'strerror', None) or error}"
+        return thumbnail(read_file(item), _SIDE)
+    except BadImageError as error:
+        return f"cannot be shown: {unquoted(error)}"
 
 
 def _write(

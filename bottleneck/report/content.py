@@ -148,6 +148,7 @@ class Report:
             **_plain(self.next),
             "advice": advice and advice.as_dict(),
             "curves": None,
+            "tuned": [_plain(each) | {"epochs": None} for each in self.next.tuned],
         }
         return found
 

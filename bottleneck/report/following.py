@@ -11,17 +11,17 @@ from typing import Any
 from bottleneck.advise import Advice, last_advice, next_step, outcomes
 from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError, counted
-from bottleneck.experiments import ExperimentLog, default_metric, rank
+from bottleneck.experiments import ExperimentLog, FineTuned, default_metric, fine_tuned, rank
 from bottleneck.features import cache_option, matching_layers
 from bottleneck.features.commands import remedy_for
 from bottleneck.fields import declared
 from bottleneck.heads import Head
 from bottleneck.images import ImageSet
 from bottleneck.records import AnySource, FeatureSource
-from bottleneck.report.drawing import Picture, drawing
+from bottleneck.report.drawing import Picture, drawing, epochs_of
 from bottleneck.settings import FeatureSettings, FitSettings, ReportSettings
 
-__all__ = ["Leaderboard", "NextSection", "Source", "following", "repeating", "sources_of"]
+__all__ = ["Leaderboard", "NextSection", "Source", "Tuned", "following", "repeating", "sources_of"]
 
 _BEST = 10
 _SHOWN = ("model", "layer", "pool", "clf", "C")
@@ -48,6 +48,25 @@ class Leaderboard:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """A network that was fine-tuned from a head on these features.
+
+    Attributes
+    ----------
+    model : str
+        Its folder.
+    sentence : str
+        Its gain, and whether it bears the advice out.
+    epochs : Picture or None
+        The curves of its training.
+    """
+
+    model: str
+    sentence: str
+    epochs: Picture | None
+
+
+@dataclass(frozen=True)
 class NextSection:
     """What to do next.
 
@@ -59,8 +78,8 @@ class NextSection:
         Its learning curve and layers.
     command, estimate : str
         What to type, and about how long it takes.
-    outcomes : list of str
-        What fine-tuning gave, beside the verdict.
+    tuned : list of Tuned
+        What fine-tuning gave.
     leaderboard : Leaderboard or None
         None without experiments on these images.
     """
@@ -69,8 +88,13 @@ class NextSection:
     curves: Picture | None = None
     command: str = ""
     estimate: str = ""
-    outcomes: list[str] = field(default_factory=list)
+    tuned: list[Tuned] = field(default_factory=list)
     leaderboard: Leaderboard | None = None
+
+    @property
+    def has_content(self) -> bool:
+        """Whether there is anything to show."""
+        return bool(self.advice or self.leaderboard or self.tuned)
 
 
 @dataclass(frozen=True)
@@ -109,18 +133,31 @@ def following(
     -------
     NextSection
     """
-    section = NextSection(leaderboard=_leaderboard(log, source.image_set, notes))
-    advice = _advice(cache, source)
+    advice, leaderboard = _advice(cache, source), _leaderboard(log, source.image_set, notes)
     if advice is None:
-        return section
+        gains = [(each, "") for each in fine_tuned(heads, source)]
+        return NextSection(tuned=list(map(_tuned, gains)), leaderboard=leaderboard)
     command, estimate = _step(advice, cache, heads)
-    verdicts = [f"{each.model}: {told}" for each, told in outcomes(advice, heads)]
     alt = (
         f"Learning curve of {advice.clf} on {advice.source.layer_name}, with a forecast, and the "
         f"held-out accuracy on each layer: {advice.verdict.kind}"
     )
     curves = drawing(partial(_draw, advice), alt)
-    return NextSection(advice, curves, command, estimate, verdicts, section.leaderboard)
+    tuned = list(map(_tuned, outcomes(advice, heads)))
+    return NextSection(advice, curves, command, estimate, tuned, leaderboard)
+
+
+def _tuned(found: tuple[FineTuned, str]) -> Tuned:
+    """Return what a fine-tuning gave, beside the advice."""
+    gain, told = found
+    sentence = (
+        f"trained from {gain.unfreeze}: accuracy {gain.before:.3f} before and {gain.after:.3f} "
+        f"after on {counted(gain.images, 'validation image')}, {gain.shown_gain}"
+    )
+    epochs = None
+    with suppress(BottleneckError):  # the folder's record is whole, its head may not be
+        epochs = epochs_of(gain.model, Head.load(gain.model).scores)
+    return Tuned(gain.model, "; ".join(filter(None, [sentence, told])), epochs)
 
 
 def _advice(cache: Cache, source: AnySource) -> Advice | None:

@@ -8,6 +8,7 @@ from bottleneck.features import Features
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, Summary
 from bottleneck.settings import SuspectSettings
+from bottleneck.similar import Progress, silent
 from bottleneck.suspects import (
     LookAlikes,
     Suspect,
@@ -110,7 +111,12 @@ def identical(summary: Summary, items: Iterable[ImageItem]) -> Iterator[Gallery]
 
 
 def suspected(
-    features: Features, head: Head | None, notes: list[str], *, asked: bool | None = None
+    features: Features,
+    head: Head | None,
+    notes: list[str],
+    *,
+    asked: bool | None = None,
+    progress: Progress = silent,
 ) -> Iterator[Gallery]:
     """Yield galleries of suspects, outliers and look-alikes, as far as there are any.
 
@@ -125,6 +131,8 @@ def suspected(
     asked : bool or None
         Whether to look for them; None looks among up to 5,000 images, and for wrong labels if
         cleanlab is installed.
+    progress : callable, optional
+        As for `bottleneck.find_suspects`.
 
     Yields
     ------
@@ -140,24 +148,27 @@ def suspected(
         )
         return
     known = {item.path: item for item in features.images.items}
-    found = _suspects(plain, head, notes) if plain.y is not None else None
+    found = _suspects(plain, head, notes, progress) if plain.y is not None else None
     if found:
         yield from _wrong(found.labels, known)
-    outliers = found.outliers if found else find_outliers(plain)
+    outliers = found.outliers if found else find_outliers(plain, progress)
     if far := [
         [Card(known[each.path], _facts({"class": each.label, "distance": f"{each.distance:.3f}"}))]
         for each in outliers
     ]:
         yield Gallery("outliers", "Outliers", _OUTLIERS, far[:_MOST_SHOWN], len(far))
-    alike = found.look_alikes if found else find_look_alikes(plain, SuspectSettings().near)
+    near = SuspectSettings().near
+    alike = found.look_alikes if found else find_look_alikes(plain, near, progress)
     yield from _alike(alike, len(plain), known, notes)
 
 
-def _suspects(plain: Features, head: Head | None, notes: list[str]) -> Suspects | None:
+def _suspects(
+    plain: Features, head: Head | None, notes: list[str], progress: Progress
+) -> Suspects | None:
     """Return what is suspect; None, and a note, if labels cannot be judged."""
     clf = head.clf if head and head.clf not in _SLOW else None
     try:
-        return find_suspects(plain, clf=clf)
+        return find_suspects(plain, clf=clf, progress=progress)
     except BottleneckError as error:
         notes.append(f"wrong labels were not looked for: {unquoted(error)}")
     return None

@@ -12,7 +12,7 @@ import numpy as np
 import bottleneck
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
-from bottleneck.errors import BottleneckError, DataError, UsageError, counted, unquoted
+from bottleneck.errors import BottleneckError, CacheError, DataError, UsageError, counted, unquoted
 from bottleneck.features import Features, load_features, select_features
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, ImageSet, summarize
@@ -63,7 +63,8 @@ def make_report(
     memory : int, optional
         Memory limit in bytes for the features of a head, see `bottleneck.load_features`.
     progress : callable, optional
-        Called with ``"heads"`` or ``"thumbnails"``, the number done and their total.
+        Called with a stage, such as ``"heads"`` or ``"thumbnails"``, the number done and their
+        total.
     **options
         Fields of `ReportSettings`, in place of `settings`.
 
@@ -82,13 +83,17 @@ def make_report(
     cache, asked = Cache(cache), made(ReportSettings, settings, options)
     heads, tell = heads or {}, progress or (lambda *_: None)
     source = _source(cache, heads, asked.image_set)
-    images = _images(cache, source.image_set)
-    judged = []
+    judged, notes = [], list[str]()
+    images = _images(cache, source.image_set, notes)
     for done, (name, head) in enumerate(heads.items(), 1):
         judged.append(judge(name, head, cache, asked.split, memory))
         tell("heads", done, len(heads))
-    notes = [f"{each.section.name}: {each.section.problem}" for each in judged]
-    notes = [note for note, each in zip(notes, judged, strict=True) if each.section.problem]
+    notes += [
+        f"{each.section.name}: {told}"
+        for each in judged
+        for told in (each.section.problem, each.note)
+        if told
+    ]
     shown = _chosen(images.items, judged, None if asked.everything else asked.images)
     features = judged[0].features if judged else _features(cache, source, memory, notes)
     section, places = _mapped(features, shown, asked.map, notes)
@@ -96,7 +101,7 @@ def make_report(
     galleries = [*identical(summary, images.items)]
     if features is not None:
         first = next(iter(heads.values()), None)
-        galleries += suspected(features, first, notes, asked=asked.suspects)
+        galleries += suspected(features, first, notes, asked=asked.suspects, progress=tell)
     cards = [card.item for each in galleries for group in each.groups for card in group]
     thumbnails = thumbnails_of([*shown, *cards], cache, progress=progress)
     _note_missing(thumbnails, notes)
@@ -139,14 +144,19 @@ def _source(cache: Cache, heads: Mapping[str, Head], image_set: str | None) -> A
     return select_features(cache, image_set=image_set).with_views(0)
 
 
-def _images(cache: Cache, name: str) -> ImageSet:
+def _images(cache: Cache, name: str, notes: list[str]) -> ImageSet:
     """Return an image set, with the images that its last extraction left out."""
     if not cache.set_file(name).exists():
         raise DataError(
             f"no image set {name!r} in the cache folder {str(cache.root)!r}; give the cache that "
             f"the head was fitted on with `cache`"
         )
-    runs = [run for run in cache.runs(damaged_too=False) if run.image_set == name]
+    try:
+        runs = cache.runs()
+    except CacheError as error:
+        notes.append(f"images that were left out may not be listed: {unquoted(error)}")
+        runs = cache.runs(damaged_too=False)
+    runs = [run for run in runs if run.image_set == name]
     rejected = [RejectedImage(each.path, each.reason) for run in runs[-1:] for each in run.rejected]
     return replace(ImageSet.read_csv(cache.set_file(name)), rejected=tuple(rejected))
 

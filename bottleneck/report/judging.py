@@ -1,8 +1,6 @@
 """What heads do on images: evaluation, calibration, and the prediction for each image."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,9 @@ from bottleneck.heads.scoring import calibration_error, decide, log_probabilitie
 from bottleneck.images import ImageItem
 from bottleneck.labels import Targets, known_labels
 from bottleneck.records import known_source
-from bottleneck.report.drawing import Picture, drawing
+from bottleneck.report.drawing import Picture, epochs_of
 
-__all__ = ["Bin", "Difference", "Given", "HeadSection", "Judged", "compared", "judge"]
+__all__ = ["Answers", "Bin", "Difference", "Given", "HeadSection", "Judged", "compared", "judge"]
 
 _RULE_OF_THREE = 3
 """As for `bottleneck.experiments.FineTuned`: an event that n images do not show is rarer."""
@@ -68,6 +66,25 @@ class Bin:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a head answers about one class, where images may have several.
+
+    Attributes
+    ----------
+    label : str
+        The class.
+    right, missed, false : int
+        Number of images that have the class and are given it, that have it and are not, and that
+        are given it without having it.
+    """
+
+    label: str
+    right: int
+    missed: int
+    false: int
+
+
+@dataclass(frozen=True)
 class Difference:
     """The accuracy of a head minus that of the first head, on the same images.
 
@@ -106,6 +123,9 @@ class HeadSection:
         Calibration with a temperature of 1, and with that of the head.
     error_before : float
         Calibration error with a temperature of 1.
+    answers : list of Answers
+        By class, where images may have several; else empty, as the evaluation has a confusion
+        matrix.
     difference : Difference or None
         None for the first head, or without images that both were scored on.
     reading : str
@@ -124,6 +144,7 @@ class HeadSection:
     before: list[Bin] = field(default_factory=list)
     after: list[Bin] = field(default_factory=list)
     error_before: float = 0.0
+    answers: list[Answers] = field(default_factory=list)
     difference: Difference | None = None
     reading: str = ""
     epochs: Picture | None = None
@@ -141,11 +162,14 @@ class Judged:
         Those that it scored, without views; None if they could not be read.
     given : dict
         Its prediction for each image, by digest, label and split.
+    note : str
+        Why only the images of one split have predictions; empty if all have.
     """
 
     section: HeadSection
     features: Features | None = None
     given: dict[_Key, Given] = field(default_factory=dict)
+    note: str = ""
 
     def of(self, item: ImageItem) -> Given | None:
         """Return the prediction for an image, if it was scored."""
@@ -180,11 +204,11 @@ def judge(name: str, head: Head, cache: Cache, split: str, memory: int | None) -
         hyperparameters=head.hyperparameters,
         temperature=head.temperature,
         reading=str(head.scores.get("reading", "")),
-        epochs=_epochs(name, head.scores),
+        epochs=epochs_of(name, head.scores),
     )
     try:
-        features = _features(head, cache, split, memory)
-        judged = _predicted(head, features, split, section)
+        features, note = _features(head, cache, split, memory)
+        judged = replace(_predicted(head, features, split, section), note=note)
     except BottleneckError as error:
         return Judged(replace(section, problem=unquoted(error)))
     try:
@@ -194,13 +218,17 @@ def judge(name: str, head: Head, cache: Cache, split: str, memory: int | None) -
     return replace(judged, section=replace(judged.section, evaluation=evaluation))
 
 
-def _features(head: Head, cache: Cache, split: str, memory: int | None) -> Features:
-    """Return the rows of all splits; of a fine-tuned base, only one split may be in the cache."""
+def _features(head: Head, cache: Cache, split: str, memory: int | None) -> tuple[Features, str]:
+    """Return the rows of all splits; or those of one split, and why the others cannot be read.
+
+    Of a fine-tuned base, only one split may be in the cache.
+    """
     load: dict[str, Any] = {"memory": memory, "seen": head.seen}
     try:
-        return features_of(head.source, cache, **load)
-    except CacheError:
-        return features_of(head.source, cache, split=split, **load)
+        return features_of(head.source, cache, **load), ""
+    except CacheError as error:
+        note = f"only {split} images have predictions: {unquoted(error)}"
+        return features_of(head.source, cache, split=split, **load), note
 
 
 def _predicted(head: Head, features: Features, split: str, section: HeadSection) -> Judged:
@@ -218,6 +246,7 @@ def _predicted(head: Head, features: Features, split: str, section: HeadSection)
         own = (held_out & (features.splits == split))[known]
         if own.any():
             section = _calibrated(section, head, scores[known][own], targets.take(own))
+            section = replace(section, answers=_answers(targets.take(own), chosen[own]))
     right[~held_out] = None
     columns = (features.digests, features.labels, features.splits, predicted, confidence, right)
     rows = zip(*(each.tolist() for each in columns), strict=True)
@@ -237,6 +266,16 @@ def _calibrated(
         after=_bins(scaled, targets),
         error_before=calibration_error(plain, targets),
     )
+
+
+def _answers(targets: Targets, chosen: np.ndarray) -> list[Answers]:
+    """Count what is right, missed and false by class, if images may have several."""
+    if not targets.multilabel:
+        return []
+    has = targets.indicators
+    counts = ((has & chosen), (has & ~chosen), (~has & chosen))
+    columns = (each.sum(axis=0).tolist() for each in counts)
+    return [Answers(*told) for told in zip(targets.classes, *columns, strict=True)]
 
 
 def _bins(probabilities: np.ndarray, targets: Targets) -> list[Bin]:
@@ -274,17 +313,3 @@ def compared(first: Judged, other: Judged, split: str) -> Difference | None:
     gain, count = sum(changes) / len(changes), len(changes)
     half = max(half_width(changes, 0), _RULE_OF_THREE / count)
     return Difference(gain, (gain - half, gain + half), count)
-
-
-def _epochs(name: str, scores: Mapping[str, Any]) -> Any:
-    """Return the curves of a training in epochs, if the head has a history."""
-    if not scores.get("history"):
-        return None
-    alt = f"Loss and accuracy of {name} by epoch, on training and held-out images"
-
-    def draw(file: Path) -> None:
-        from bottleneck.pictures import draw_training
-
-        draw_training(scores, name, file)
-
-    return drawing(draw, alt)

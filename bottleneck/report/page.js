@@ -2,10 +2,9 @@
 // The images of the page are a list in a JSON element, and texts enter the page as text only.
 const page = JSON.parse(document.getElementById("content").textContent);
 const $ = (id) => document.getElementById(id);
-const rows = page.images.map((row, place) => {
-  const [path, source, missing, labels, split, x, y, ...given] = row;
-  return { place, path, source, missing, labels, split, x, y, given };
-});
+const rows = page.images.map(([path, source, missing, labels, split, x, y, ...given]) => (
+  { path, source, missing, labels, split, x, y, given, left: 0, top: 0 }
+));
 const STEP = 60;
 const controls = ["head", "label", "predicted", "split", "result", "low", "high", "text", "order"];
 const named = (numbers) => numbers.map((each) => page.names[each]).join("; ") || "none";
@@ -19,8 +18,8 @@ function element(tag, attributes = {}, ...children) {
 }
 const isolated = (text) => element("bdi", {}, text);
 const value = (name) => ($(`f-${name}`) ? $(`f-${name}`).value : "");
-const headNumber = () => Number(value("head") || 0);
-const givenTo = (row) => row.given[headNumber()];
+let head = 0;
+const givenTo = (row) => row.given[head];
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
 function picture(row) {
@@ -47,25 +46,39 @@ function card(row) {
 }
 
 // The gallery and its filters.
-function matches(row) {
-  const given = givenTo(row), result = value("result"), text = value("text").toLowerCase();
-  const has = (numbers, wanted) => wanted === "" || (numbers || []).includes(Number(wanted));
-  if (picked && !picked.has(row.place)) return false;
-  if (!has(row.labels, value("label"))) return false;
-  if (value("split") !== "" && row.split !== Number(value("split"))) return false;
-  if (text && !row.path.toLowerCase().includes(text)) return false;
-  if (!page.heads.length) return true;
-  if (!has(given && given[0], value("predicted"))) return false;
-  if (result === "wrong" && !(given && given[2] === false)) return false;
-  if (result === "right" && !(given && given[2] === true)) return false;
-  if (result === "unscored" && given && given[2] !== null) return false;
-  if (result === "differ" && new Set(row.given.map((each) => each && named(each[0]))).size < 2) return false;
-  const low = Number(value("low") || 0) / 100, high = Number(value("high") || 100) / 100;
-  return given ? given[1] >= low && given[1] <= high : low === 0;
+const RESULTS = {
+  wrong: (given) => given && given[2] === false,
+  right: (given) => given && given[2] === true,
+  scored: (given) => given && given[2] !== null,
+  unscored: (given) => !given || given[2] === null,
+  differ: (given, row) => new Set(row.given.map((each) => each && named(each[0]))).size > 1,
+  missed: (given, row, wanted) => lacking(row.labels || [], given[0], wanted.label),
+  false: (given, row, wanted) => lacking(given[0], row.labels || [], wanted.predicted),
+};
+const lacking = (some, others, wanted) => some.some((each) => (wanted === "" || each === Number(wanted)) && !others.includes(each));
+
+// The controls are read once, not for each row.
+function filter() {
+  const wanted = Object.fromEntries(controls.map((name) => [name, value(name)]));
+  const text = wanted.text.toLowerCase(), low = Number(wanted.low || 0) / 100, high = Number(wanted.high || 100) / 100;
+  const has = (numbers, each) => each === "" || (numbers || []).includes(Number(each));
+  const result = RESULTS[wanted.result], ofClass = ["missed", "false"].includes(wanted.result);
+  return (row) => {
+    const given = givenTo(row);
+    if ((picked && !picked.has(row)) || !has(row.labels, wanted.label)) return false;
+    if (wanted.split !== "" && row.split !== Number(wanted.split)) return false;
+    if (text && !row.path.toLowerCase().includes(text)) return false;
+    if (!page.heads.length) return true;
+    if (!has(given && given[0], wanted.predicted)) return false;
+    if (ofClass && !RESULTS.scored(given)) return false;
+    if (result && !result(given, row, wanted)) return false;
+    return given ? given[1] >= low && given[1] <= high : low === 0;
+  };
 }
 
 function refresh(total = 0) {
-  found = rows.filter(matches);
+  head = Number(value("head") || 0);
+  found = rows.filter(filter());
   inAll = total;
   const confidence = (row) => (givenTo(row) ? givenTo(row)[1] : -1), order = value("order");
   const training = page.splits.indexOf("train"); // whose predictions are not held out
@@ -90,11 +103,9 @@ function showMore() {
 }
 
 function choose(values, total = 0) {
-  for (const name of controls) {
-    if ($(`f-${name}`) && name !== "order" && name !== "head") $(`f-${name}`).value = "";
-  }
-  for (const [name, each] of Object.entries(values)) if ($(`f-${name}`)) $(`f-${name}`).value = each;
-  if ($("f-order")) $("f-order").value = "high";
+  const empty = Object.fromEntries(controls.map((name) => [name, ""]));
+  const chosen = { ...empty, head: value("head"), order: "high", ...values };
+  for (const [name, each] of Object.entries(chosen)) if ($(`f-${name}`)) $(`f-${name}`).value = each;
   picked = null;
   refresh(total);
   $("images").scrollIntoView();
@@ -148,14 +159,11 @@ function sortBy(header) {
 // The map: points in the colour of their class; a ring around those that the head gets wrong.
 const canvas = $("canvas"), placed = rows.filter((row) => row.x !== null), MARGIN = 14;
 const dark = matchMedia("(prefers-color-scheme: dark)");
-let start = null, end = null, focused = null, printing = false;
+let start = null, focused = null, printing = false;
 const LIGHT = ["#0072b2", "#c04f00", "#00795a", "#a8327e", "#7a6000", "#5b4db3", "#b3261e", "#006d75", "#666", "#3d6b00"];
 const DARK = ["#56b4e9", "#ff9d52", "#3ddbaa", "#f29ccb", "#f0e442", "#b3a8ff", "#ff8f87", "#4fd6e0", "#c8c8c8", "#a5d86a"];
-const frequency = new Map();
-for (const row of placed) {
-  const label = row.labels && row.labels.length ? row.labels[0] : -1;
-  frequency.set(label, (frequency.get(label) || 0) + 1);
-}
+const shade = (row) => (row.labels && row.labels.length ? row.labels[0] : -1), frequency = new Map();
+for (const row of placed) frequency.set(shade(row), (frequency.get(shade(row)) || 0) + 1);
 const classes = [...frequency.keys()].sort((a, b) => frequency.get(b) - frequency.get(a));
 
 function colour(label) {
@@ -164,46 +172,51 @@ function colour(label) {
   return `hsl(${(place * 137.5) % 360} 65% ${dark.matches && !printing ? 68 : 38}%)`;
 }
 
-function spot(row) {
-  const width = canvas.clientWidth - 2 * MARGIN, height = canvas.clientHeight - 2 * MARGIN;
-  return [MARGIN + row.x * width, MARGIN + (1 - row.y) * height];
+const spot = (row) => [row.left, row.top];
+
+function circle(pen, row, radius, how) {
+  pen.beginPath();
+  pen.arc(row.left, row.top, radius, 0, 7);
+  pen[how]();
 }
 
 function drawMap() {
   if (!canvas) return;
-  const scale = devicePixelRatio || 1, pen = canvas.getContext("2d"), style = getComputedStyle(document.body);
   canvas.style.height = `${Math.min(560, Math.max(280, 0.6 * canvas.clientWidth))}px`;
-  canvas.width = canvas.clientWidth * scale;
-  canvas.height = canvas.clientHeight * scale;
+  const across = canvas.clientWidth, down = canvas.clientHeight, scale = devicePixelRatio || 1, pen = canvas.getContext("2d");
+  [canvas.width, canvas.height] = [across * scale, down * scale];
+  const shades = new Map(classes.map((label) => [label, colour(label)])), visible = new Set(found);
+  for (const each of document.querySelectorAll("#legend [data-label]")) each.querySelector("i").style.background = shades.get(Number(each.dataset.label));
   pen.scale(scale, scale);
-  const visible = new Set(found.map((row) => row.place)), bad = style.getPropertyValue("--bad");
+  pen.strokeStyle = getComputedStyle(document.body).getPropertyValue("--bad");
+  pen.lineWidth = 2;
   const radius = placed.length > 4000 ? 2 : placed.length > 800 ? 3 : 4.5;
   for (const row of placed) {
-    const [x, y] = spot(row), given = givenTo(row);
-    pen.globalAlpha = visible.has(row.place) ? 0.85 : 0.12;
-    pen.fillStyle = colour(row.labels && row.labels.length ? row.labels[0] : -1);
-    pen.beginPath();
-    pen.arc(x, y, radius, 0, 7);
-    pen.fill();
-    if (!given || given[2] !== false) continue;
-    pen.strokeStyle = bad;
-    pen.lineWidth = 2;
-    pen.beginPath();
-    pen.arc(x, y, radius + 3, 0, 7);
-    pen.stroke();
+    [row.left, row.top] = [MARGIN + row.x * (across - 2 * MARGIN), MARGIN + (1 - row.y) * (down - 2 * MARGIN)];
+    const given = givenTo(row);
+    pen.globalAlpha = visible.has(row) ? 0.85 : 0.12;
+    pen.fillStyle = shades.get(shade(row));
+    if (radius > 2) circle(pen, row, radius, "fill");
+    else pen.fillRect(row.left - radius, row.top - radius, 2 * radius, 2 * radius); // much faster
+    if (given && given[2] === false) circle(pen, row, radius + 3, "stroke");
   }
-  pen.globalAlpha = 1;
-  pen.strokeStyle = style.getPropertyValue("--text");
-  pen.lineWidth = 2;
-  if (focused) pen.strokeRect(...spot(focused).map((each) => each - 10), 20, 20);
-  if (start && end) pen.strokeRect(start[0], start[1], end[0] - start[0], end[1] - start[1]);
+  outline();
+}
+
+// A box that needs no new drawing of the points: around what is being selected, or the focused point.
+function outline(end = null) {
+  const [from, to] = start && end ? [start, end] : focused ? [-10, 10].map((by) => spot(focused).map((each) => each + by)) : [];
+  $("box").hidden = !from;
+  if (!from) return;
+  ["left", "top"].forEach((side, place) => { $("box").style[side] = `${Math.min(from[place], to[place])}px`; });
+  ["width", "height"].forEach((side, place) => { $("box").style[side] = `${Math.abs(from[place] - to[place])}px`; });
 }
 
 function nearest(x, y, within, allowed = () => true) {
   let best = null, least = within ** 2;
   for (const row of placed) {
-    const [left, top] = spot(row), distance = (left - x) ** 2 + (top - y) ** 2;
-    if (distance < least && allowed(left - x, top - y)) [best, least] = [row, distance];
+    const distance = (row.left - x) ** 2 + (row.top - y) ** 2;
+    if (distance < least && allowed(row.left - x, row.top - y)) [best, least] = [row, distance];
   }
   return best;
 }
@@ -229,33 +242,30 @@ function onMapKey(event) {
   else if (event.key === "Escape") [picked, focused] = [null, null], showTip(null), refresh();
   else return;
   event.preventDefault();
-  drawMap();
+  outline();
 }
 
 function select(event) {
-  const far = start && Math.hypot(event.offsetX - start[0], event.offsetY - start[1]) > 5;
-  if (far) {
-    const inside = (each, place) => (each - start[place]) * (each - [event.offsetX, event.offsetY][place]) <= 0;
-    picked = new Set(placed.filter((row) => spot(row).every(inside)).map((row) => row.place));
-    refresh();
-  } else {
-    const row = nearest(event.offsetX, event.offsetY, 14);
-    if (row) openImage(row);
-  }
-  start = end = null;
-  drawMap();
+  const here = [event.offsetX, event.offsetY], from = start;
+  const inside = (each, place) => (each - from[place]) * (each - here[place]) <= 0;
+  const far = from && Math.hypot(here[0] - from[0], here[1] - from[1]) > 5, row = far ? null : nearest(...here, 14);
+  start = null;
+  outline();
+  if (row) openImage(row);
+  if (!far) return;
+  picked = new Set(placed.filter((each) => spot(each).every(inside)));
+  refresh();
 }
 
 if (canvas) {
   canvas.addEventListener("pointerdown", (event) => { start = [event.offsetX, event.offsetY]; canvas.setPointerCapture(event.pointerId); });
   canvas.addEventListener("pointermove", (event) => {
-    if (start) end = [event.offsetX, event.offsetY], drawMap();
+    if (start) outline([event.offsetX, event.offsetY]);
     showTip(start ? null : nearest(event.offsetX, event.offsetY, 14));
   });
   canvas.addEventListener("pointerup", select);
-  canvas.addEventListener("pointercancel", () => { start = end = null; drawMap(); });
-  canvas.addEventListener("pointerleave", () => showTip(null));
-  canvas.addEventListener("blur", () => showTip(null));
+  canvas.addEventListener("pointercancel", () => { start = null; outline(); });
+  for (const name of ["pointerleave", "blur"]) canvas.addEventListener(name, () => showTip(null));
   canvas.addEventListener("keydown", onMapKey);
   for (const label of classes.slice(0, 20)) {
     const button = element("button", { type: "button" }, element("i"), isolated(label < 0 ? "no class" : page.names[label]), ` (${frequency.get(label)})`);
@@ -264,11 +274,6 @@ if (canvas) {
   }
   if (classes.length > 20) $("legend").append(element("li", { class: "muted" }, `and ${classes.length - 20} more classes`));
   new ResizeObserver(drawMap).observe(canvas);
-}
-
-function paint() {
-  for (const each of document.querySelectorAll("#legend [data-label]")) each.querySelector("i").style.background = colour(Number(each.dataset.label));
-  drawMap();
 }
 
 for (const each of document.querySelectorAll("th button")) each.addEventListener("click", () => sortBy(each.closest("th")));
@@ -280,20 +285,16 @@ if ($("gallery")) {
   $("more").addEventListener("click", showMore);
   $("unpick").addEventListener("click", () => { picked = null; refresh(); });
   $("gallery").addEventListener("keydown", onGridKey);
-  $("dialog").addEventListener("keydown", (event) => {
-    if (event.key === "ArrowRight") step(1);
-    if (event.key === "ArrowLeft") step(-1);
-  });
+  $("dialog").addEventListener("keydown", ({ key }) => { if (key === "ArrowRight" || key === "ArrowLeft") step(key === "ArrowLeft" ? -1 : 1); });
   $("previous").addEventListener("click", () => step(-1));
   $("next-image").addEventListener("click", () => step(1));
   $("close").addEventListener("click", () => $("dialog").close());
   refresh();
-  paint();
-  dark.addEventListener("change", paint);
+  dark.addEventListener("change", drawMap);
   addEventListener("beforeprint", () => {
     for (const each of document.querySelectorAll("details")) each.open = true;
     printing = true;
-    paint();
+    drawMap();
   });
-  addEventListener("afterprint", () => { printing = false; paint(); });
+  addEventListener("afterprint", () => { printing = false; drawMap(); });
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from bottleneck.cache import Cache
 from bottleneck.errors import UsageError, one_line
-from bottleneck.files import atomic_write, output_file
+from bottleneck.files import atomic_write, check_writable, output_file
 from bottleneck.folders import replaced_folder
 from bottleneck.images import SPLITS
 from bottleneck.labels import classes_of
@@ -81,6 +81,8 @@ def check_report_file(file: str | Path, *, folder: bool = False) -> Path:
     ------
     UsageError
         It is a folder where a file is to be written, or a folder of somebody else.
+    OSError
+        It cannot be written.
     """
     path = Path(file)
     if folder and (path.is_file() or _has_others(path)):
@@ -90,6 +92,7 @@ def check_report_file(file: str | Path, *, folder: bool = False) -> Path:
         )
     if not folder and path.is_dir():
         raise UsageError(f"{str(path)!r} is a folder, but a report is a file; give another name")
+    check_writable(path.resolve().parent / _INDEX if folder else path)
     return path
 
 

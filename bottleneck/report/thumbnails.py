@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from PIL import Image
-
 from bottleneck.cache import Cache
 from bottleneck.errors import BadImageError, unquoted
-from bottleneck.images import ImageItem, decode, in_threads, read_file, read_size
+from bottleneck.images import ImageItem, in_threads, read_file, read_size
+from bottleneck.pictures import thumbnail
 
 __all__ = ["Thumbnail", "thumbnails_of"]
 
@@ -96,11 +95,10 @@ def _workers() -> int:
 def _make(item: ImageItem) -> Thumbnail:
     try:
         data = read_file(item)
-        picture = Image.fromarray(decode(data, enough=(SIDE, SIDE)))
+        picture = thumbnail(data, SIDE)
     except BadImageError as error:
         return Thumbnail(missing=unquoted(error))
     height, width = read_size(io.BytesIO(data))
-    picture.thumbnail((SIDE, SIDE))
     target = io.BytesIO()
     picture.save(target, "JPEG", quality=_QUALITY)
     return Thumbnail(target.getvalue(), width, height, len(data))
