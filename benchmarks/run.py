@@ -1,7 +1,8 @@
 """Run the benchmarks of a topic: ``python benchmarks/run.py TOPIC [--write]``.
 
 The topics are the sections of docs/performance.md; ``cache`` is for docs/cache.md, ``labels`` for
-docs/labels.md, ``novelty`` for docs/heads.md and ``alike`` for docs/images.md. The tables are
+docs/labels.md, ``novelty`` for docs/heads.md, ``alike`` for docs/images.md and ``serving`` for
+docs/serve.md. The tables are
 printed, and with ``--write`` they replace those in the pages, each between two comments that name
 it; the line below tells processor, versions and date. ``--json FOLDER`` keeps all figures.
 ``--clipart FOLDER`` names the folder ``png`` of openclipart-png, ``--keras PYTHON`` the interpreter
@@ -43,6 +44,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "scaling": {"scaling": ("packages",)},
     "reports": {"report": ()},
     "export": {"export": ()},
+    "serving": {"serve": ()},
     "labels": {"suspects": ("packages",), "suggest": ("packages",)},
     "plain": {"plain": ("packages",)},
     "similar": {"similar": ()},

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bottleneck.images import ImageSet as ImageSet
     from bottleneck.lookup import feature_rows as feature_rows
     from bottleneck.predict import predict_images as predict_images
+    from bottleneck.predict.predictor import Predictor as Predictor
     from bottleneck.report import make_report as make_report
     from bottleneck.report import write_report as write_report
     from bottleneck.settings import AdviseSettings as AdviseSettings
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
     from bottleneck.settings import ExtractSettings as ExtractSettings
     from bottleneck.settings import FinetuneSettings as FinetuneSettings
     from bottleneck.settings import FitSettings as FitSettings
+    from bottleneck.settings import PredictorSettings as PredictorSettings
     from bottleneck.settings import PredictSettings as PredictSettings
     from bottleneck.settings import ReportSettings as ReportSettings
+    from bottleneck.settings import ServeSettings as ServeSettings
     from bottleneck.settings import SuggestSettings as SuggestSettings
     from bottleneck.settings import SuspectSettings as SuspectSettings
     from bottleneck.settings import SweepSettings as SweepSettings
@@ -69,9 +72,11 @@ _NAMES = {
     "images": "ImageSet",
     "lookup": "feature_rows",
     "predict": "predict_images",
+    "predict.predictor": "Predictor",
     "report": "make_report write_report",
     "settings": "AdviseSettings ExportSettings ExtractSettings FinetuneSettings FitSettings "
-    "PredictSettings ReportSettings SuggestSettings SuspectSettings SweepSettings",
+    "PredictSettings PredictorSettings ReportSettings ServeSettings SuggestSettings "
+    "SuspectSettings SweepSettings",
     "similar": "similar_images",
     "suggest": "suggest_images",
     "suspects": "find_suspects",

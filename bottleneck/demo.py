@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bottleneck.errors import UsageError, import_extra
+from bottleneck.errors import UsageError
+from bottleneck.extras import import_extra
 from bottleneck.files import atomic_write
 from bottleneck.inputs import read_regular
 

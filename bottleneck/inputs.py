@@ -3,10 +3,17 @@
 import errno
 import os
 import stat
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["check_regular", "open_regular", "read_regular"]
+from bottleneck.errors import BadImageError
+
+__all__ = ["MAX_BYTES", "check_regular", "check_size", "open_regular", "read_regular"]
+
+MAX_BYTES = 10**9
+"""Size of the largest image file that is read by default."""
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """Opening a pipe that nobody writes to would wait for ever, a file never does."""
@@ -79,6 +86,34 @@ def read_regular(path: Path) -> bytes:
     """
     with open_regular(path) as file:
         return file.read()
+
+
+def check_size(file: BinaryIO, max_bytes: int) -> None:
+    """Refuse a large image file, and an empty one, as those of ``/proc`` claim to be.
+
+    Parameters
+    ----------
+    file : binary file
+        The opened file, at its beginning.
+    max_bytes : int
+        Size in bytes of the largest file that is read.
+
+    Raises
+    ------
+    BadImageError
+        The message is the reason.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        with suppress(OSError):
+            if file.read(1) == b"":
+                raise BadImageError("the file is empty")
+        raise BadImageError("not a regular file")  # its content is made as it is read
+    if size > max_bytes:
+        raise BadImageError(
+            f"the file has {size:,} bytes, more than the limit of {max_bytes:,}; raise it with "
+            f"`max_bytes`"
+        )
 
 
 def _regular(path: Path, found: os.stat_result) -> os.stat_result:

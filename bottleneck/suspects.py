@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from bottleneck.arguments import checked, made
-from bottleneck.errors import DataError, import_extra
+from bottleneck.errors import DataError
+from bottleneck.extras import import_extra
 from bottleneck.features import Features
 from bottleneck.heads import HeldOut, held_out_probabilities
 from bottleneck.labels import Targets, join_classes

@@ -24,6 +24,7 @@ import torch
 from hypothesis import settings
 from joblib.externals.loky import reusable_executor
 from PIL import Image
+from served import served_heads, serving  # noqa: F401 - fixtures
 from skimage import data
 from threadpoolctl import threadpool_limits
 
@@ -37,6 +38,9 @@ PRELOADED = (
     "bottleneck.augment.pipelines",
     "bottleneck.finetune",
     "bottleneck.pictures",
+    "bottleneck.serve.answering",
+    "bottleneck.serve.app",
+    "bottleneck.serve.connections",
     "bottleneck.solvers.path",
     "bottleneck.sweep",
     "hdf5plugin",

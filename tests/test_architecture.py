@@ -97,6 +97,7 @@ WHOLE = {
     "plugins",
     "public_usage",
     "report_page",
+    "serve_page",
     "views",
 }
 """Test files for promises that no single module keeps."""

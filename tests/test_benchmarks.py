@@ -41,6 +41,7 @@ FIGURES = {
     "scaling": ("faces, all", "accuracy, the deviation"),
     "similar": ("100 x 64 in memory, to 5", "ratio"),
     "report": ("60 images", "MB"),
+    "serve": ("server", "images/s"),
     "solvers": ("softmax, 2 classes", "scikit-learn", "times ours"),
     "start_up": ("--help", "share"),
     "streaming": ("1,000 x 64", "ratio of times"),

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from types import ModuleType
 
@@ -219,6 +220,22 @@ def test_the_commands_and_the_python_of_reports_run(bottleneck, in_demo):
         exec(compile(code, "report.md", "exec"), {})
 
 
+@pytest.mark.ci
+def test_the_python_of_serving_runs(bottleneck, in_demo, monkeypatch):
+    """The Python of docs/serve.md, and paths on standard input, on the demo's files."""
+    assert in_demo.code == 0
+    page = (ROOT / "docs" / "serve.md").read_text()
+    for command in ("extract --model efficientnet_lite0", "fit-head --clf svm --name svm"):
+        assert bottleneck(*shlex.split(command)).code == 0
+    for name, number in (("photo", 0), ("a", 1), ("b", 2)):
+        Image.open(f"data/face/00{number}.png").convert("RGB").save(f"{name}.jpg")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "serve.md", "exec"), {})
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"a.jpg\0b.jpg\0")))
+    lines = bottleneck("predict", "-", "--json").out.splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["a.jpg", "b.jpg"]
+
+
 def keys_of_json() -> dict[str, tuple[set[str], set[str]]]:
     """Return the keys that each command always prints, and all of its keys, by docs/json.md."""
     page = (ROOT / "docs" / "json.md").read_text()
@@ -277,6 +294,7 @@ def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
     }
     last = {"cache prune": "cache prune --model efficientnet_lite0"}
     keys = keys_of_json()
+    del keys["serve"]  # it goes on until it is ended: the fixture `serving`
     runs |= {name: name for name in keys if name not in runs | last} | last
     for name, command in runs.items():
         printed = [bottleneck(*each.split(), "--json").out for each in command.split("; ")]

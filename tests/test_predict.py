@@ -178,6 +178,26 @@ def test_predictions_are_written_to_a_file(bottleneck, faces, faces_cache):
     assert Path("photo.png").read_text() == "mine"
 
 
+def test_paths_are_read_from_standard_input(bottleneck, faces, faces_cache, monkeypatch):
+    """One a line, or each ended by a NUL character, as their names may have ends of lines."""
+    _, head = fitted(faces_cache)
+    head.save("heads/h")
+    shutil.copy(faces / "face/000.png", "a\nb.png")
+    path = str(faces / "face/001.png")
+    for content, expected in (
+        (f"{path}\n{faces / 'face/002.png'}", [path, str(faces / "face/002.png")]),
+        (f"a\nb.png\0{path}\0", ["a\nb.png", path]),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+        found = bottleneck("predict", "-", "--cache", faces_cache.root, "--json")
+        assert found.code == 0, found.err
+        assert [json.loads(line)["path"] for line in found.out.splitlines()] == expected
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    refused = bottleneck("predict", "-")
+    assert refused.code == 2
+    assert "IMAGES is -, but standard input has no paths" in refused.err
+
+
 def test_cached_images_are_predicted_without_torch(faces, faces_cache):
     _, head = fitted(faces_cache)
     head.save("heads/h")

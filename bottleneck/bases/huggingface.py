@@ -29,9 +29,9 @@ from bottleneck.errors import (
     UnknownNameError,
     UsageError,
     first_line,
-    import_extra,
     reworded,
 )
+from bottleneck.extras import import_extra
 
 __all__ = ["from_transformers"]
 

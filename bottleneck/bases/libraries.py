@@ -16,8 +16,8 @@ from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transfo
 from bottleneck.bases.timm_models import build_timm
 from bottleneck.errors import (
     WeightsError,
-    import_extra,
 )
+from bottleneck.extras import import_extra
 
 if TYPE_CHECKING:
     from torch import nn

@@ -24,9 +24,9 @@ from bottleneck.errors import (
     WeightsError,
     did_you_mean,
     first_line,
-    import_extra,
     reworded,
 )
+from bottleneck.extras import import_extra
 
 __all__ = ["from_open_clip"]
 

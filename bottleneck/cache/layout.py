@@ -11,7 +11,8 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from bottleneck.cache.hdf5 import SparseFile, dataset_of
-from bottleneck.errors import UsageError, import_extra
+from bottleneck.errors import UsageError
+from bottleneck.extras import import_extra
 
 __all__ = [
     "COMPRESSIONS",

@@ -32,6 +32,7 @@ from bottleneck.cli import (  # noqa: F401
     shipped,
     store,
     verdicts,
+    web,
 )
 from bottleneck.cli.command import COMMANDS, Command, in_order
 from bottleneck.cli.options import completer

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ from bottleneck.cli.output import loading, progress_shown
 from bottleneck.cli.outputs import check_output
 from bottleneck.cli.streams import csv_printer, note, printed_to
 from bottleneck.cli.summary import note_image_set
-from bottleneck.errors import counted
+from bottleneck.errors import UsageError, counted
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings.values import Count
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["predict"]
 
+_Images = Annotated[
+    tuple[Path, ...],
+    Doc("Image files, folders or CSV tables; - for their paths on standard input."),
+    ARGUMENT,
+]
 _IN_CSV = Option(unless=("as_json", "output=*.jsonl"))
 
 
@@ -42,7 +48,7 @@ class _Form(NamedTuple):
 
 @add_command("predict", "Ship")
 def predict(
-    images: Annotated[tuple[Path, ...], Doc("Image files, folders or CSV tables."), ARGUMENT],
+    images: _Images,
     settings: bottleneck.PredictSettings,
     folders: options.Folders,
     head: options.HeadName = None,
@@ -61,6 +67,7 @@ def predict(
     """
     from bottleneck.predict import predict_images
 
+    images = tuple(path for each in images for path in _paths(each))
     check_output(output, images, as_json=as_json)
     _, fitted = choices.choose_head(folders.heads, head)
     found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
@@ -80,6 +87,20 @@ def predict(
     if output:
         note(f"{counted(total - len(rejected), 'image')} written to {output}")
     _note_end(rejected, unknown, settings.abstain)
+
+
+def _paths(given: Path) -> list[Path]:
+    """Return a path, or those on standard input: one a line, or each ended by a NUL character."""
+    if given != Path("-"):
+        return [given]
+    content = sys.stdin.buffer.read() if sys.stdin else b""
+    paths = content.split(b"\0") if b"\0" in content else content.splitlines()
+    if not any(paths):
+        raise UsageError(
+            "`images` is -, but standard input has no paths; write one a line, as in "
+            "'find photos -name \"*.jpg\" | bottleneck predict -'"
+        )
+    return [Path(os.fsdecode(each)) for each in paths if each]
 
 
 def _note_end(rejected: "Sequence[RejectedImage]", unknown: int, abstain: float | None) -> None:

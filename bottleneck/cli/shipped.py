@@ -1,6 +1,5 @@
 """The command that puts a head and its base into one file: export."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_doc import Doc
@@ -18,7 +17,7 @@ __all__ = ["export"]
 @add_command("export", "Ship")
 def export(
     head: Annotated[str, Doc("Head by name or folder."), ARGUMENT],
-    file: Annotated[Path, Doc("File to write: .onnx, .pt2 or .zip."), ARGUMENT],
+    file: Annotated[options.OutputFile, Doc("File to write: .onnx, .pt2 or .zip."), ARGUMENT],
     settings: bottleneck.ExportSettings,
     folders: options.Folders,
 ) -> Any:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import bottleneck
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
-from bottleneck.errors import BottleneckError, DataError, ExportError, UsageError, import_extra
+from bottleneck.errors import BottleneckError, DataError, ExportError, UsageError
 from bottleneck.export.card import check_card, write_card
 from bottleneck.export.preprocessing import FIRST_OPSET, check_transform
 from bottleneck.export.samples import image_set_of, read_samples
+from bottleneck.extras import import_extra
 from bottleneck.files import output_file, sha256_of
 from bottleneck.heads import find_head
 from bottleneck.heads.bases import bases_of

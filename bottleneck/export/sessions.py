@@ -4,7 +4,8 @@ import os
 from types import ModuleType
 from typing import Any
 
-from bottleneck.errors import ExportError, first_line, import_extra, reworded
+from bottleneck.errors import ExportError, first_line, reworded
+from bottleneck.extras import import_extra
 
 __all__ = ["import_runtime", "not_run", "open_session"]
 

@@ -12,7 +12,7 @@ from bottleneck.bases.frozen import FrozenBase
 from bottleneck.errors import BadImageError, UsageError
 from bottleneck.images import MAX_PIXELS, Decoded, decode_whole, read_size
 
-__all__ = ["Encoded", "preprocess", "preprocess_views", "reference_features"]
+__all__ = ["Encoded", "InMemory", "preprocess", "preprocess_views", "reference_features"]
 
 Seen = Callable[[Decoded], None]
 
@@ -75,6 +75,28 @@ class Encoded:
         return known
 
 
+class InMemory(Encoded):
+    """An image whose pixels are known already.
+
+    Parameters
+    ----------
+    pixels : np.ndarray
+        uint8 of shape (height, width, 3).
+    """
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        super().__init__(b"")
+        self._pixels = pixels
+
+    def size(self) -> tuple[int, int]:
+        """Return the height and width."""
+        return self._pixels.shape[0], self._pixels.shape[1]
+
+    def decoded(self, transform: Transform, enough: tuple[int, int] | None = None) -> Decoded:  # noqa: ARG002 - as they are
+        """Return the pixels."""
+        return Decoded(self._pixels)
+
+
 def reference_features(base: FrozenBase, policy: Policy | None) -> dict[str, list[list[float]]]:
     """Return a base's canary: three unaugmented images, or the first augmented view of each.
 
@@ -92,15 +114,19 @@ def reference_features(base: FrozenBase, policy: Policy | None) -> dict[str, lis
 
 
 def preprocess(
-    transform: Transform, data: bytes, policy: Policy | None = None, digest: str = "", view: int = 0
+    transform: Transform,
+    data: bytes | Encoded,
+    policy: Policy | None = None,
+    digest: str = "",
+    view: int = 0,
 ) -> torch.Tensor:
     """Decode an image's bytes and resize it, as in `Transform.pixels`.
 
     Parameters
     ----------
     transform : Transform
-    data : bytes
-        Bytes of the image file.
+    data : bytes or Encoded
+        Bytes of the image file, or what is decoded once for several transforms.
     policy : Policy, optional
         Augmentation policy of views from 1 on.
     digest : str
@@ -120,7 +146,8 @@ def preprocess(
     UsageError
         A view is above 0, but there is no policy.
     """
-    return preprocess_views(transform, Encoded(data), policy, digest, [view])[0]
+    image = data if isinstance(data, Encoded) else Encoded(data)
+    return preprocess_views(transform, image, policy, digest, [view])[0]
 
 
 def preprocess_views(

@@ -1,18 +1,27 @@
 """The bases that computed the features of a head, or others."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bottleneck.errors import UsageError, WeightsError
 from bottleneck.heads.head import Head
-from bottleneck.records import AnySource, FeatureSource, known_source
+from bottleneck.records import FeatureSource, known_source
 
 if TYPE_CHECKING:
     from bottleneck.bases.frozen import FrozenBase
 
-__all__ = ["bases_of", "load_base", "load_bases", "load_bases_of"]
+__all__ = ["HasParts", "bases_of", "load_base", "load_bases", "load_bases_of"]
 
 _OF_A_BASE = ("model", "weights", "adjustments", "precision")
 """Facts that layers of one base have in common."""
+
+
+class HasParts(Protocol):
+    """Features: one layer or several joined, or all that several heads need."""
+
+    @property
+    def parts(self) -> Sequence[FeatureSource]:
+        """The layers."""
 
 
 def load_base(
@@ -88,7 +97,7 @@ def load_bases(
 
 
 def load_bases_of(
-    source: AnySource,
+    source: HasParts,
     *,
     weights: str | None = None,
     device: str = "auto",
@@ -98,7 +107,7 @@ def load_bases_of(
 
     Parameters
     ----------
-    source : FeatureSource or JoinedSource
+    source : FeatureSource, JoinedSource or another object with `parts`
         The features.
     weights, device, max_pixels : str, str, int
         As for `load_base`.
@@ -152,7 +161,7 @@ def load_bases_of(
     return found
 
 
-def bases_of(source: AnySource) -> list[list[FeatureSource]]:
+def bases_of(source: HasParts) -> list[list[FeatureSource]]:
     """Return the layers of features, grouped by the base that computes them.
 
     Parameters

@@ -17,7 +17,14 @@ from bottleneck.images.items import (
     read_file,
     same_images,
 )
-from bottleneck.images.pixels import MAX_PIXELS, Decoded, decode, decode_whole, read_size
+from bottleneck.images.pixels import (
+    MAX_PIXELS,
+    Decoded,
+    decode,
+    decode_whole,
+    read_size,
+    rgb_of,
+)
 from bottleneck.images.saved import read_saved
 from bottleneck.images.sets import ImageSet
 from bottleneck.images.splits import trained
@@ -52,6 +59,7 @@ __all__ = [
     "read_size",
     "read_table",
     "replacement_of",
+    "rgb_of",
     "same_images",
     "summarize",
     "trained",

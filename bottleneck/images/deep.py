@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bottleneck.errors import BadImageError, first_line, import_extra
+from bottleneck.errors import BadImageError, first_line
+from bottleneck.extras import import_extra
 from bottleneck.images.headers import TiffHeader
 
 __all__ = ["eight_bits", "image_of", "png_samples", "ppm_samples", "significant", "tiff_samples"]

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator
 from bottleneck.errors import BadImageError
 from bottleneck.images.headers import png_bits, tiff_header
 from bottleneck.images.kinds import HEAD, check_kind, kind_of, shown_path
-from bottleneck.inputs import open_regular, read_regular
+from bottleneck.inputs import MAX_BYTES, check_size, open_regular, read_regular
 from bottleneck.records import Digest, RejectedImage, record
 
 __all__ = [
@@ -34,8 +33,6 @@ __all__ = [
 ]
 
 SPLITS = ("train", "val", "test")
-_MAX_BYTES = 10**9
-"""Size of the largest image file that is read by default."""
 _DECODING = b" decoding 2"
 """Raised with each change of decoded values, and entered into digests of the files concerned."""
 _SIXTEEN = 16
@@ -206,7 +203,7 @@ def digest_all(
     rejected : tuple of RejectedImage
         Files that could not be read, with the reasons.
     """
-    digest = partial(_digest, max_bytes=max_bytes or _MAX_BYTES, check=check)
+    digest = partial(_digest, max_bytes=max_bytes or MAX_BYTES, check=check)
     results = list(in_threads(digest, files))
     items = tuple(result for result in results if isinstance(result, ImageItem))
     rejected = tuple(result for result in results if isinstance(result, RejectedImage))
@@ -225,7 +222,7 @@ def _digest(found: ImageItem, max_bytes: int, check: _Check) -> ImageItem | Reje
 
 
 def digests_of_file(
-    path: Path, max_bytes: int = _MAX_BYTES, check: _Check | None = None
+    path: Path, max_bytes: int = MAX_BYTES, check: _Check | None = None
 ) -> tuple[str, str]:
     """Return an image file's digest and the SHA-256 of its bytes, without holding it in memory.
 
@@ -251,7 +248,7 @@ def digests_of_file(
     """
     try:
         with open_regular(path) as file:
-            _check_size(file, max_bytes)
+            check_size(file, max_bytes)
             if check:
                 check(path.suffix, file.read(HEAD))
                 file.seek(0)
@@ -301,21 +298,6 @@ def same_images(digests: Iterable[str], known: Collection[str]) -> set[str]:
     """
     every = {*known, *map(_tagged, known)}
     return {each for each in digests if each in every or _tagged(each) in every}
-
-
-def _check_size(file: BinaryIO, max_bytes: int) -> None:
-    """Refuse a large file, and an empty one, as those of ``/proc`` claim to be."""
-    size = os.fstat(file.fileno()).st_size
-    if size == 0:
-        with suppress(OSError):
-            if file.read(1) == b"":
-                raise BadImageError("the file is empty")
-        raise BadImageError("not a regular file")  # its content is made as it is read
-    if size > max_bytes:
-        raise BadImageError(
-            f"the file has {size:,} bytes, more than the limit of {max_bytes:,}; raise it with "
-            f"`max_bytes`"
-        )
 
 
 def _tagged(digest: str) -> str:

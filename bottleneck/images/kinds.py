@@ -5,7 +5,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bottleneck.errors import BadImageError, import_extra
+from bottleneck.errors import BadImageError
+from bottleneck.extras import import_extra
 from bottleneck.inputs import open_regular
 
 __all__ = [

@@ -24,7 +24,7 @@ from bottleneck.images.headers import TiffHeader, png_bits, tiff_header, with_en
 from bottleneck.images.kinds import reader_of
 from bottleneck.inputs import open_regular
 
-__all__ = ["MAX_PIXELS", "Decoded", "decode", "decode_whole", "read_size"]
+__all__ = ["MAX_PIXELS", "Decoded", "decode", "decode_whole", "read_size", "rgb_of"]
 
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded by default: where Pillow sees an attack, too."""
@@ -166,6 +166,30 @@ def decode_whole(
         raise BadImageError(f"{damaged}{first_line(error)}") from error
 
 
+def rgb_of(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return the pixels of an image of Pillow, of any mode, as upright 8-bit RGB.
+
+    Parameters
+    ----------
+    image, max_pixels : PIL.Image.Image, int
+
+    Returns
+    -------
+    np.ndarray
+        uint8 of shape (height, width, 3).
+
+    Raises
+    ------
+    BadImageError
+        It has more than `max_pixels`, or its file is damaged.
+    """
+    _check_pixels(image.width, image.height, max_pixels)
+    try:
+        return _upright_rgb(image)
+    except Exception as error:  # whatever a decoder raises on bad bytes is a bad image
+        raise BadImageError(first_line(error)) from error
+
+
 def read_size(file: str | Path | BinaryIO) -> tuple[int, int]:
     """Read the size of an upright image from its header, without decoding pixels.
 
@@ -219,10 +243,7 @@ def _decode_jpeg(data: bytes, opened: Any, enough: tuple[int, int] | None) -> np
 
 
 def _stored_jpeg(data: bytes, mode: str, enough: tuple[int, int]) -> np.ndarray | None:
-    """Decode a colour or grey JPEG fast, at the smallest eighth of its size that is enough.
-
-    None if Pillow has to decode or reject it.
-    """
+    """Decode a colour or grey JPEG at the smallest eighth that is enough; None if Pillow has to."""
     if mode not in {"RGB", "L"}:
         return None
     height, width = enough
@@ -239,9 +260,8 @@ def _decode_deep_png(data: bytes, opened: Any, max_value: int | None) -> Decoded
     grey, pages = opened.mode.startswith("I"), _has_pages(opened)
     found = np.asarray(opened)
     colours = found[..., :-1] if opened.mode.endswith("A") else found
-    fits = found.max(initial=0) <= (2**bits - 1) >> (
-        0 if grey else 8
-    )  # else it is in the high bits
+    shift = 0 if grey else 8
+    fits = found.max(initial=0) <= (2**bits - 1) >> shift  # else it is in the high bits
     if max_value is None and (bits == _SIXTEEN or not fits):
         told = int(colours.max(initial=0)) * (1 if grey else _WIDE)
         return Decoded(_upright_rgb(opened), pages, told if bits == _SIXTEEN else None)

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bottleneck.errors import UsageError, import_extra
+from bottleneck.errors import UsageError
+from bottleneck.extras import import_extra
 from bottleneck.files import output_file
 
 if TYPE_CHECKING:

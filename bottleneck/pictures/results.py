@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from bottleneck.errors import UsageError, counted, import_extra
+from bottleneck.errors import UsageError, counted
+from bottleneck.extras import import_extra
 from bottleneck.pictures.figures import drawn
 
 if TYPE_CHECKING:

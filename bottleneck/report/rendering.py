@@ -183,7 +183,7 @@ def write_gallery(
     items = [card.item for group in groups for card in group]
     source = _embedded(thumbnails_of(items, cache, progress=progress))
     gallery = Gallery("gallery", title, sentence, groups, len(groups))
-    text = rendered("gallery.html", gallery=gallery, source=source, policy=policy())
+    text = rendered("report/gallery.html", gallery=gallery, source=source, policy=policy())
     with output_file(path) as target:
         target.write(text.encode("utf-8", "backslashreplace"))
     return path
@@ -240,7 +240,7 @@ def _page(report: Report, source: _Source, prefix: str) -> str:
         "prefix": prefix,
         "images": images,
     }
-    code = script()
+    code = script("report/page.js")
     facts = {
         "report": report,
         "source": source,
@@ -252,7 +252,7 @@ def _page(report: Report, source: _Source, prefix: str) -> str:
         "script": code,
         "policy": policy(code),
     }
-    return rendered("page.html", **facts)
+    return rendered("report/page.html", **facts)
 
 
 def _row(each: PageImage, number: Callable[[str], int], source: _Source, prefix: str) -> list[Any]:
@@ -277,7 +277,7 @@ def _row(each: PageImage, number: Callable[[str], int], source: _Source, prefix:
 
 
 def _markdown(report: Report) -> str:
-    return rendered("page.md", report=report)
+    return rendered("report/page.md", report=report)
 
 
 def _json(report: Report) -> str:

@@ -14,7 +14,7 @@ from bottleneck.evaluate import Evaluation
 
 __all__ = ["island", "policy", "rendered", "script"]
 
-_FOLDER = Path(__file__).parent
+_PACKAGE = Path(bottleneck.__file__).parent
 _MOST_CLASSES = 30
 """Of a confusion matrix."""
 
@@ -25,7 +25,7 @@ def rendered(template: str, **facts: Any) -> str:
     Parameters
     ----------
     template : str
-        Name of the template.
+        Path of the template in this package, such as ``report/page.html``.
     **facts
         What it shows.
 
@@ -33,14 +33,24 @@ def rendered(template: str, **facts: Any) -> str:
     -------
     str
     """
-    style = (_FOLDER / "page.css").read_text(encoding="utf-8")
+    style = (_PACKAGE / "report" / "page.css").read_text(encoding="utf-8")
     shared = {"style": _as_it_is(style), "version": bottleneck.__version__}
     return str(_templates().get_template(template).render(**shared, **facts))
 
 
-def script() -> Any:
-    """Return the script of a page, which its template takes as it is."""
-    return _as_it_is((_FOLDER / "page.js").read_text(encoding="utf-8"))
+def script(file: str) -> Any:
+    """Return the script of a page, which its template takes as it is.
+
+    Parameters
+    ----------
+    file : str
+        Its path in this package.
+
+    Returns
+    -------
+    markupsafe.Markup
+    """
+    return _as_it_is((_PACKAGE / file).read_text(encoding="utf-8"))
 
 
 def island(content: Mapping[str, Any]) -> Any:
@@ -93,7 +103,7 @@ def _templates() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(
-        loader=FileSystemLoader(_FOLDER),
+        loader=FileSystemLoader(_PACKAGE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

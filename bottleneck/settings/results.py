@@ -14,6 +14,7 @@ __all__ = [
     "ExportSettings",
     "LookupSettings",
     "PredictSettings",
+    "PredictorSettings",
     "RankSettings",
     "ReportSettings",
     "SuggestSettings",
@@ -149,7 +150,21 @@ class SuggestSettings(LookupSettings):
 
 
 @settings("Prediction", kw_only=True)
-class PredictSettings(LookupSettings):
+class PredictorSettings(LookupSettings):
+    """Settings for predicting the classes of images that come one by one."""
+
+    abstain: Annotated[
+        Annotated[float, Field(gt=0, lt=100)] | None,
+        Doc(
+            "Give no class to images that are farther from the training images than this "
+            "percentage of held-out ones, such as 99."
+        ),
+        Option(metavar="PERCENT"),
+    ] = None
+
+
+@settings("Prediction", kw_only=True)
+class PredictSettings(PredictorSettings):
     """Settings for predicting the classes of images."""
 
     tta: Annotated[
@@ -159,14 +174,6 @@ class PredictSettings(LookupSettings):
     augment: Annotated[
         values.Augmentation | None,
         Doc("Augmentation policy of these views, as for extract, or a YAML file."),
-    ] = None
-    abstain: Annotated[
-        Annotated[float, Field(gt=0, lt=100)] | None,
-        Doc(
-            "Give no class to images that are farther from the training images than this "
-            "percentage of held-out ones, such as 99."
-        ),
-        Option(metavar="PERCENT"),
     ] = None
 
     def __post_init__(self) -> None:

@@ -1,7 +1,6 @@
-"""Predict the classes of image files, with a head and cached features or a base."""
+"""Predict the classes of the images of a set: cached features are not computed again."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,63 +9,20 @@ import numpy as np
 
 from bottleneck.arguments import made
 from bottleneck.cache import Cache
-from bottleneck.errors import UsageError
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 from bottleneck.lookup import feature_rows
+from bottleneck.predict.prediction import Prediction, check_abstain, predictions_of
 from bottleneck.records import known_source
 from bottleneck.settings import PredictSettings
 
 if TYPE_CHECKING:
     from bottleneck.bases.frozen import FrozenBase
 
-__all__ = ["Prediction", "predict_images"]
+__all__ = ["predict_images"]
 
 _AT_ONCE = 16
 """Images whose rows are scored together."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction of a head for one image.
-
-    Attributes
-    ----------
-    path : str
-        The image file.
-    label : str or None
-        The class with the highest probability; or several classes, separated by semicolons. None if
-        `novelty` is above the given percentage.
-    scores, probabilities : dict of str to float
-        By class: means over the unaugmented image and its views, if there are any.
-    true_label : str or None
-        The label that the image was given with, if any.
-    novelty : float or None
-        How many per cent of held-out images are nearer to the training images, see
-        `bottleneck.heads.novelty.Novelty`. None if the head does not know.
-    """
-
-    path: str
-    label: str | None
-    scores: dict[str, float]
-    probabilities: dict[str, float]
-    true_label: str | None = None
-    novelty: float | None = None
-
-    def likeliest(self, count: int | None = None) -> dict[str, float]:
-        """Return the classes with the highest probabilities, highest first.
-
-        Parameters
-        ----------
-        count : int, optional
-            Number of classes; by default all.
-
-        Returns
-        -------
-        dict of str to float
-        """
-        ranked = sorted(self.probabilities.items(), key=lambda each: -each[1])
-        return dict(ranked[:count])
 
 
 def predict_images(
@@ -118,12 +74,7 @@ def predict_images(
         A part of the cache is damaged.
     """
     settings = made(PredictSettings, settings, options)
-    if settings.abstain is not None and head.novelty is None:
-        raise UsageError(
-            "the head does not know how far images are from its training images, as it was fitted "
-            "on arrays or by an earlier version; run 'bottleneck fit-head' again, or leave "
-            "`abstain` out"
-        )
+    check_abstain(head, settings.abstain)
     if isinstance(images, str | Path):
         images = [images]
     if not isinstance(images, ImageSet):
@@ -154,7 +105,7 @@ def _in_order(
         items = list(islice(waiting, len(some)))
         pairs = zip(items, some, strict=True)
         usable = [(item, row) for item, row in pairs if isinstance(row, np.ndarray)]
-        predicted = _predictions(head, usable, abstain) if usable else iter(())
+        predicted = iter(_predictions(head, usable, abstain) if usable else ())
         for each in some:
             if progress:
                 progress("predict", done, total)
@@ -166,22 +117,8 @@ def _in_order(
 
 def _predictions(
     head: Head, usable: Sequence[tuple[ImageItem, np.ndarray]], abstain: float | None
-) -> Iterator[Prediction]:
-    """Yield the predictions of images from their rows, one for each view."""
+) -> list[Prediction]:
+    """Return the predictions of images from their rows, one for each view."""
     items, rows = zip(*usable, strict=True)
-    scores = head.decision_function(np.concatenate(rows))
-    novelties: list[float | None] = [None] * len(items)
-    if head.novelty:
-        novelties = head.novelty.percentiles(np.stack([each[0] for each in rows])).tolist()
-    means, shares = (
-        each.reshape(len(items), -1, len(head.classes)).mean(axis=1)
-        for each in (scores, head.probabilities(scores))
-    )
-    # If images may have several classes, predict those with a probability above 0.5.
-    labels = head.labels(shares - 0.5 if len(scores) > len(items) else scores)
-    found = zip(items, labels, novelties, means.tolist(), shares.tolist(), strict=True)
-    for item, label, novelty, *own in found:
-        given, probabilities = (dict(zip(head.classes, each, strict=True)) for each in own)
-        known = abstain is None or novelty is None or novelty <= abstain
-        shown = str(label) if known else None
-        yield Prediction(item.path, shown, given, probabilities, item.label, novelty)
+    paths, labels = [item.path for item in items], [item.label for item in items]
+    return predictions_of(head, rows, paths, true_labels=labels, abstain=abstain)

@@ -1,0 +1,246 @@
+"""The application: its addresses, and what each answers."""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+import bottleneck
+from bottleneck.errors import BadImageError, is_out_of_memory, some_of, unquoted
+from bottleneck.predict.prediction import Prediction
+from bottleneck.serve.batching import Answerer, Batcher, QueueFullError
+from bottleneck.serve.bodies import Bodies, ImageFile
+from bottleneck.serve.metrics import Metrics
+from bottleneck.serve.openapi import described
+from bottleneck.serve.pages import docs_page, drop_page
+from bottleneck.settings import ServeSettings
+
+__all__ = ["make_app"]
+
+_log = logging.getLogger(__name__)
+_SHORT = "the server has not enough memory; send fewer images at once, or try again later"
+_FAILED = "the server failed; its own output says why"
+_HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+_PAGE_HEADERS = {**_HEADERS, "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
+
+_Handler = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(answerer: Answerer, settings: ServeSettings) -> Starlette:
+    """Return the application that serves heads.
+
+    Parameters
+    ----------
+    answerer : Answerer
+        Computes images; see `bottleneck.serve.answering.Heads`.
+    settings : ServeSettings
+        Limits, and the token that clients must send.
+
+    Returns
+    -------
+    starlette.applications.Starlette
+    """
+    return _Server(answerer, settings).app
+
+
+class _Server:
+    def __init__(self, answerer: Answerer, settings: ServeSettings) -> None:
+        self._heads = answerer.facts()
+        self._digests = {each["head"]: each["digest"] for each in self._heads}
+        self._timeout = settings.timeout
+        self._token = _hashed(settings.token) if settings.token else None
+        self._limits = {
+            name: getattr(settings, name) for name in ("max_body", "max_pixels", "queue", "timeout")
+        }
+        self._bodies = Bodies(settings.max_body, settings.timeout)
+        self._batcher = Batcher(
+            answerer,
+            settings.queue,
+            lambda size: self._metrics.batches.observe(size),  # noqa: PLW0108 - made below
+        )
+        self._metrics = Metrics(lambda: self._batcher.entered)
+        description = described()
+        drop, docs = drop_page(), docs_page(description)
+
+        async def health(_: Request) -> Response:
+            return _json({"status": "ok"})
+
+        async def openapi(_: Request) -> Response:
+            return _json(description)
+
+        async def dropping(_: Request) -> Response:
+            return HTMLResponse(drop, headers=_PAGE_HEADERS)
+
+        async def documentation(_: Request) -> Response:
+            return HTMLResponse(docs, headers=_PAGE_HEADERS)
+
+        self.app = Starlette(
+            routes=[
+                Route("/", self._counted("/", dropping)),
+                Route("/docs", self._counted("/docs", documentation)),
+                Route("/openapi.json", self._counted("/openapi.json", openapi)),
+                Route("/health", self._counted("/health", health)),
+                Route("/info", self._counted("/info", self._secret(self._info))),
+                Route("/metrics", self._counted("/metrics", self._secret(self._figures))),
+                Route(
+                    "/predict",
+                    self._counted("/predict", self._secret(self._predict)),
+                    methods=["POST"],
+                ),
+            ],
+            exception_handlers={HTTPException: self._refused},
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> Any:
+        yield
+        self._batcher.close()
+
+    def _counted(self, path: str, handler: _Handler) -> _Handler:
+        """Count the answers of a handler, and turn its errors into answers."""
+
+        async def handle(request: Request) -> Response:
+            try:
+                answer = await handler(request)
+            except HTTPException as error:
+                answer = await self._refused(request, error)
+            except ClientDisconnect:
+                answer = _error(499, "the client has gone")
+            except Exception as error:  # noqa: BLE001 - the log has it, the client a sentence
+                _log.exception("a request failed")
+                short = is_out_of_memory(error)
+                answer = _error(503, _SHORT) if short else _error(500, _FAILED)
+            self._metrics.requests.labels(path, answer.status_code).inc()
+            return answer
+
+        return handle
+
+    async def _refused(self, request: Request, error: Any) -> Response:
+        """Tell an error of HTTP as JSON."""
+        asked = f"{request.method} {request.url.path}"[:200]
+        sentence = error.detail
+        if sentence == HTTPException(error.status_code).detail:  # the router's, not one of ours
+            sentence = f"there is no {asked}; /docs lists what there is"
+        return _error(error.status_code, sentence, error.headers)
+
+    def _secret(self, handler: _Handler) -> _Handler:
+        """Ask for the token, if there is one."""
+
+        async def handle(request: Request) -> Response:
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            right = self._token is None or hmac.compare_digest(_hashed(given.strip()), self._token)
+            if not right or (self._token is not None and scheme.lower() != "bearer"):
+                raise HTTPException(
+                    401,
+                    "the token is missing or wrong; send the header 'Authorization: Bearer TOKEN'",
+                    {"www-authenticate": "Bearer"},
+                )
+            return await handler(request)
+
+        return handle
+
+    async def _info(self, _: Request) -> Response:
+        return _json(
+            {"version": bottleneck.__version__, "heads": self._heads, "limits": self._limits}
+        )
+
+    async def _figures(self, _: Request) -> Response:
+        kind = self._metrics.content_type
+        return Response(self._metrics.text(), headers={**_HEADERS, "content-type": kind})
+
+    async def _predict(self, request: Request) -> Response:
+        names, top = self._asked(request)
+        if self._batcher.entered >= self._limits["queue"]:
+            raise _busy()
+        files = await self._bodies.images(request)
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._timeout):
+                answers = await self._batcher.answer([file.data for file in files])
+        except QueueFullError:
+            raise _busy() from None
+        except TimeoutError:
+            self._metrics.images.labels("failed").inc(len(files))
+            raise HTTPException(
+                503,
+                f"there was no answer after {self._timeout:g} s; try again later",
+                {"retry-after": "5"},
+            ) from None
+        self._metrics.seconds.observe(time.monotonic() - started)
+        for answer in answers:
+            if isinstance(answer, Exception) and not isinstance(answer, BadImageError):
+                self._metrics.images.labels("failed").inc(len(files))
+                raise answer
+        told = list(self._told(files, answers, names, top))
+        rejected = [each for each in told if "error" in each]
+        self._metrics.images.labels("rejected").inc(len(rejected))
+        self._metrics.images.labels("predicted").inc(len(files) - len(rejected))
+        if len(rejected) < len(files):
+            return _json({"predictions": told})
+        reasons = some_of(dict.fromkeys(each["error"] for each in rejected), "; ", 3)
+        return _json({"error": f"no image can be used: {reasons}", "predictions": told}, 422)
+
+    def _asked(self, request: Request) -> tuple[Sequence[str], int | None]:
+        """Return the heads and the number of classes that a request asks for."""
+        query = request.query_params
+        names = query.getlist("head") or list(self._digests)
+        if unknown := [each for each in names if each not in self._digests]:
+            known = some_of(map(repr, self._digests))
+            raise HTTPException(404, f"no head {unknown[0][:100]!r} is served; expected {known}")
+        top = query.get("top", "")
+        if top and not re.fullmatch("[1-9][0-9]{0,7}", top):
+            raise HTTPException(400, f"top must be a number of at least 1, got {top[:20]!r}")
+        return names, int(top) if top else None
+
+    def _told(
+        self,
+        files: Sequence[ImageFile],
+        answers: Sequence[Mapping[str, Prediction] | Exception],
+        names: Sequence[str],
+        top: int | None,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what is told of each image, for each head."""
+        for number, (file, answer) in enumerate(zip(files, answers, strict=True)):
+            facts = {"image": number, "file": file.name}
+            if isinstance(answer, Exception):
+                yield {**facts, "error": unquoted(answer)}
+                continue
+            for name in names:
+                found = answer[name]
+                yield {
+                    **facts,
+                    "head": name,
+                    "digest": self._digests[name],
+                    "class": found.label,
+                    "probabilities": found.likeliest(top) if top else found.probabilities,
+                    "novelty": found.novelty,
+                }
+
+
+def _busy() -> HTTPException:
+    return HTTPException(429, "too many images are waiting; try again later", {"retry-after": "1"})
+
+
+def _hashed(token: str) -> bytes:
+    """Return what is compared, of one length whatever the token's."""
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
+
+
+def _json(content: Mapping[str, Any], status: int = 200, headers: Any = None) -> Response:
+    return JSONResponse(dict(content), status, headers={**_HEADERS, **(headers or {})})
+
+
+def _error(status: int, sentence: str, headers: Any = None) -> Response:
+    return _json({"error": sentence}, status, headers)

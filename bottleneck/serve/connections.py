@@ -1,0 +1,96 @@
+"""uvicorn's server, with connections that are closed if no request comes."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from bottleneck.settings import ServeSettings
+
+__all__ = ["Server"]
+
+_SECONDS = 10.0
+_IDLE_SECONDS = 15
+_OTHERS = 128
+"""Connections beside those of images that wait."""
+
+
+class Server(uvicorn.Server):
+    """A server that says nothing but errors, and tells when it listens.
+
+    Parameters
+    ----------
+    app : callable
+        The application.
+    settings : ServeSettings
+        Its limits.
+    started : callable
+        Called when clients can connect.
+    """
+
+    def __init__(self, app: Any, settings: ServeSettings, started: Callable[[], object]) -> None:
+        config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=settings.queue + _OTHERS,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=int(2 * settings.timeout) + 5,
+        )
+        super().__init__(config)
+        self._tell_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and tell it."""
+        await super().startup(sockets)
+        self._tell_started()
+
+
+class _Protocol(H11Protocol):
+    """A connection whose client must send the head of a request in some seconds.
+
+    Bodies have a time limit of their own, see `bottleneck.serve.bodies.Bodies`.
+    """
+
+    _limit: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._limit = self.loop.call_later(_SECONDS, self._give_up)
+
+    def data_received(self, data: bytes) -> None:
+        """Wait for the rest of a request's head, but not for ever."""
+        super().data_received(data)
+        if self._is_asked:
+            self._forget()
+        elif self._limit is None:
+            self._limit = self.loop.call_later(_SECONDS, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._forget()
+        super().connection_lost(exc)
+
+    @property
+    def _is_asked(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _forget(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+    def _give_up(self) -> None:
+        self._limit = None
+        if not self._is_asked and not self.transport.is_closing():
+            self.transport.abort()

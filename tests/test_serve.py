@@ -1,0 +1,429 @@
+"""A server of heads: bodies, limits, tokens, batches, faults. About 25 s in the first tier.
+
+Servers are processes of their own on loopback, and clients are sockets.
+"""
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from http.client import HTTPException
+
+import numpy as np
+import psutil
+import pytest
+from conftest import crops
+from served import Answered, answer_of, form, until
+
+from bottleneck import Head, Predictor, ServeSettings
+from bottleneck.serve.answering import Heads
+from bottleneck.serve.batching import Batcher
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def images() -> list[bytes]:
+    found = []
+    for image in crops(40, size=48, seed=7):
+        content = io.BytesIO()
+        image.save(content, "png")
+        found.append(content.getvalue())
+    return found
+
+
+def shares(answer: Answered) -> np.ndarray:
+    return np.array(
+        [list(each["probabilities"].values()) for each in answer.content["predictions"]]
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(served_heads, site, images) -> np.ndarray:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(site), *sys.path])
+        return Predictor(served_heads / "h").predict_proba(images)
+
+
+def test_bodies_of_one_image_and_of_several(serving, served_heads, images, expected):
+    server = serving("h")
+    one = server.predict(images[0], content_type="image/png")
+    assert one.status == 200
+    (found,) = one.content["predictions"]
+    assert np.allclose(list(found["probabilities"].values()), expected[0], atol=1e-4)
+    assert found["class"] == max(found["probabilities"], key=found["probabilities"].get)
+    assert (
+        found["digest"] == hashlib.sha256((served_heads / "h/head.json").read_bytes()).hexdigest()
+    )
+    assert (found["image"], found["file"], found["head"]) == (0, None, "h")
+    assert 0 <= found["novelty"] <= 100
+    several = server.predict(*images)
+    assert np.allclose(shares(several), expected, atol=1e-4)
+    assert [each["file"] for each in several.content["predictions"]] == [
+        f"{number}.png" for number in range(40)
+    ]
+    (short,) = server.predict(images[0], query="?top=1").content["predictions"]
+    assert short["probabilities"] == {found["class"]: max(found["probabilities"].values())}
+    mixed = server.predict(images[0], b"no image", images[1])
+    assert mixed.status == 200
+    assert ["error" in each for each in mixed.content["predictions"]] == [False, True, False]
+    connection = server.connect()
+    connection.request("POST", "/predict", iter([images[0][:100], images[0][100:]]))  # in chunks
+    assert answer_of(connection).content == one.content
+    connection.close()
+
+
+@pytest.mark.usefixtures("little")
+def test_several_heads_share_the_forward_of_their_base(served_heads, images, calls):
+    names = ("h", "s", "early")
+    folders = {name: (served_heads / name, Head.load(served_heads / name)) for name in names}
+    served = Heads(folders, ServeSettings())
+    ready = [served.ready(data) for data in images[:6]]
+    assert not calls
+    answers = served.answers(ready, few=True)
+    assert calls == [6]
+    for name in names:
+        known = Predictor(served_heads / name).predict_proba(images[:6])
+        found = [list(answer[name].probabilities.values()) for answer in answers]
+        assert np.allclose(found, known, atol=1e-5)
+
+
+def test_a_request_may_choose_among_heads(serving, images):
+    server = serving("h", "s", "early")
+    every = server.predict(images[0], images[1]).content["predictions"]
+    assert [each["head"] for each in every] == ["h", "s", "early"] * 2
+    assert [each["image"] for each in every] == [0, 0, 0, 1, 1, 1]
+    one = server.predict(images[0], query="?head=s&head=h").content["predictions"]
+    assert [each["head"] for each in one] == ["s", "h"]
+    info = server.ask("/info").content
+    assert [each["head"] for each in info["heads"]] == ["h", "s", "early"]
+    assert info["heads"][0]["classes"] == ["cat", "dog"]
+    assert info["heads"][0]["features"][0]["layer"] == "flat"
+
+
+REFUSED = [
+    ("POST", "/predict", b"", 400, "the request has no body"),
+    ("POST", "/predict", b"no image", 422, "no image can be used: not an image in a known format"),
+    ("POST", "/predict?top=0", b"x", 400, "top must be a number of at least 1, got '0'"),
+    ("POST", "/predict?top=x", b"x", 400, "top must be a number of at least 1, got 'x'"),
+    ("POST", "/predict?head=no", b"x", 404, "no head 'no' is served; expected 'h'"),
+    ("GET", "/predict", None, 405, "there is no GET /predict; /docs lists what there is"),
+    ("GET", "/../../etc/passwd", None, 404, "there is no GET"),
+    ("DELETE", "/", None, 405, "there is no DELETE /"),
+]
+
+
+def test_refusals_are_one_sentence_without_a_path_of_the_server(serving, served_heads, images):
+    server = serving("h")
+    answers = []
+    for method, path, body, status, sentence in REFUSED:
+        answer = server.ask(path, body, method)
+        assert (answer.status, answer.content["error"][: len(sentence)]) == (status, sentence)
+        answers.append(answer)
+    multipart = "multipart/form-data"
+    kind, whole = form(("../../x<b>.png", images[0][:300]), ("\u202e", b""))
+    field = b'--X\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--X--\r\n'
+    for content_type, body, status in (
+        (multipart, whole, 400),
+        (kind, field, 400),
+        (kind, whole[:60], 400),
+        (kind, b"--Y", 400),
+        (f"{multipart}; boundary=", whole, 400),
+        (kind, whole, 422),
+        (kind, form(*[("x", images[0])] * 65)[1], 400),
+    ):
+        answers.append(server.ask("/predict", body, content_type=content_type))
+        assert answers[-1].status == status, (content_type, answers[-1].text)
+    assert answers[-2].content["predictions"][0]["file"] == "../../x<b>.png"
+    answers += [server.ask(path) for path in ("/info", "/metrics", "/health", "/openapi.json")]
+    answers += [server.ask("/"), server.ask("/docs"), server.predict(images[0])]
+    for answer in answers:
+        told = f"{answer.text} {answer.headers}"
+        assert str(served_heads.parent) not in told
+        assert "site-packages" not in told
+        assert " object at 0x" not in told
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    raw = socket.create_connection(("127.0.0.1", server.port))
+    raw.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
+    assert raw.recv(1000).startswith(b"HTTP/1.1 400")
+    raw.close()
+    assert server.predict(images[0]).status == 200
+
+
+def test_limits_of_size_pixels_and_number(serving, images):
+    server = serving("h", "--max-body", "20kB", "--max-pixels", 2304, "--queue", 3)
+    assert server.predict(images[0]).status == 200
+    large = server.predict(bytes(20_001))
+    assert large.status == 413
+    assert "more bytes than the limit of 20,000" in large.content["error"]
+    connection = server.connect()
+    connection.request("POST", "/predict", iter([bytes(15_000), bytes(15_000)]))
+    assert answer_of(connection).status == 413
+    connection.close()
+    wide = io.BytesIO()
+    crops(1, size=49)[0].save(wide, "png")
+    assert "more than the limit of 2,304" in server.predict(wide.getvalue()).content["error"]
+    many = server.predict(*images[:4])
+    assert (many.status, many.headers["retry-after"]) == (429, "1")
+    assert many.content["error"] == "too many images are waiting; try again later"
+    assert server.predict(*images[:3]).status == 200
+    assert server.figure('bottleneck_requests_total{path="/predict",status="413"}') == 2
+
+
+def test_a_slow_upload_is_ended(serving, images):
+    server = serving("h", "--timeout", 1)
+    connection = socket.create_connection(("127.0.0.1", server.port))
+    connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+    connection.settimeout(30)
+    answer = connection.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"had not arrived after 1 s" in answer
+    connection.close()
+    assert server.predict(images[0]).status == 200
+
+
+def test_a_token_is_asked_for(serving, images):
+    for server in (
+        serving("h", "--host", "0.0.0.0", "--token", TOKEN),
+        serving("h", BOTTLENECK_TOKEN=TOKEN),
+    ):
+        for path in ("/", "/docs", "/health", "/openapi.json"):
+            assert server.ask(path).status == 200
+        for wrong in (
+            {},
+            {"Authorization": f"Bearer {TOKEN}x"},
+            {"Authorization": f"Basic {TOKEN}"},
+        ):
+            for path, body in (("/predict", images[0]), ("/info", None), ("/metrics", None)):
+                refused = server.ask(path, body, **wrong)
+                assert refused.status == 401
+                assert refused.headers["www-authenticate"] == "Bearer"
+                assert "the token is missing or wrong" in refused.content["error"]
+        assert server.predict(images[0], Authorization=f"bearer {TOKEN}").status == 200
+        assert server.ask("/info", Authorization=f"Bearer {TOKEN}").status == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("nope",), "no head 'nope' in"),
+        (("--host", "0.0.0.0", "h"), "--host 0.0.0.0 can be reached from other machines"),
+        (("--host", "::", "h"), "--host :: can be reached from other machines"),
+        (("--host", "no.such.host.invalid", "h"), "is not an address of this machine"),
+        (("--host", "192.0.2.1", "--token", TOKEN, "h"), "give another --port or --host"),
+        (("--token", "short", "h"), "--token must have at least 16 letters"),
+        (("h", "h"), "two heads with one name cannot be served"),
+        (("--port", "70000", "h"), "--port must be a whole number from 0 to 65535, got '70000'"),
+        (("--port", "0", "--abstain", "99", "blind"), "does not know how far images are"),
+    ],
+)
+@pytest.mark.usefixtures("little")
+def test_bad_usage_is_one_sentence(bottleneck, served_heads, arguments, sentence):
+    if "blind" in arguments:
+        replace(Head.load(served_heads / "h"), novelty=None).save("heads/blind")
+    folder = "heads" if "blind" in arguments else served_heads
+    refused = bottleneck("serve", "--heads", folder, *arguments)
+    assert (refused.code, refused.out) == (2, "")
+    assert sentence in refused.err
+    assert refused.err.count("error: ") == 1
+
+
+def test_a_port_in_use_and_a_missing_library(bottleneck, served_heads, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = bottleneck("serve", "--heads", served_heads, "--port", port, "h")
+    assert refused.code == 2
+    assert f"port {port} of 127.0.0.1 is in use; give another with --port" in refused.err
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    refused = bottleneck("serve", "--heads", served_heads, "h")
+    assert refused.code == 1
+    assert (
+        "a server needs uvicorn, which is not installed; run 'pip install uvicorn'" in refused.err
+    )
+
+
+class Odd:
+    """Answers numbers, and fails where one is odd."""
+
+    workers, batch_size, few = 2, 4, 8
+
+    def begin_thread(self, *, few: bool) -> None: ...
+
+    def ready(self, data: bytes) -> int:
+        return int(data)
+
+    def answers(self, images, *, few: bool) -> list[dict[str, int]]:  # noqa: ARG002 - one way
+        time.sleep(0.01)
+        if any(number % 2 for number in images):
+            raise ValueError(images)
+        return [{"half": number // 2} for number in images]
+
+
+def test_an_image_that_fails_leaves_those_of_its_batch_alone():
+    async def ask() -> tuple[list[object], list[int]]:
+        sizes: list[int] = []
+        batcher = Batcher(Odd(), 100, sizes.append)
+        try:
+            return await batcher.answer([b"%d" % number for number in range(40)]), sizes
+        finally:
+            batcher.close()
+
+    found, sizes = asyncio.run(ask())
+    assert [each["half"] for each in found[::2]] == list(range(20))
+    assert all(isinstance(each, ValueError) for each in found[1::2])
+    assert sum(sizes) == 40
+    assert max(sizes) > 1
+
+
+def test_requests_at_the_same_time_share_batches(serving, images, expected):
+    server = serving("h")
+    every = [number % len(images) for number in range(200)]
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda number: server.predict(images[number]), every))
+    assert all(answer.status == 200 for answer in found)
+    for number, answer in zip(every, found, strict=True):
+        assert np.allclose(shares(answer)[0], expected[number], atol=1e-4)
+    assert server.figure("bottleneck_batch_images_sum") == 200
+    assert server.figure("bottleneck_batch_images_count") <= 200
+    assert server.figure('bottleneck_images_total{result="predicted"}') == 200
+    assert server.figure("bottleneck_waiting_images") == 0
+    assert server.figure("process_resident_memory_bytes") > 10**6
+
+
+def test_killed_and_slow_clients_change_nothing_for_others(serving, images, expected):
+    """Half uploads, clients that go while they wait, and one byte at a time."""
+    server = serving("h", "--timeout", 5)
+    generator = random.Random(0)
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+
+    def bad(number: int) -> None:
+        data = head % len(images[0]) + images[0]
+        client = socket.create_connection(("127.0.0.1", server.port))
+        client.sendall(data[: generator.randrange(1, len(data))] if number % 2 else data)
+        if number % 3 == 0:  # a reset instead of an orderly end
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+        client.close()
+
+    slow = socket.create_connection(("127.0.0.1", server.port))
+    data = head % len(images[1]) + images[1]
+    slow.sendall(data[:-40])
+    with ThreadPoolExecutor(8) as pool:
+        ended = [pool.submit(bad, number) for number in range(60)]
+        found = list(pool.map(server.predict, images))
+        for each in ended:
+            each.result()
+    assert np.allclose(np.concatenate(list(map(shares, found))), expected, atol=1e-4)
+    for byte in data[-40:]:
+        slow.sendall(bytes([byte]))
+        time.sleep(0.01)
+    slow.settimeout(60)
+    answer = slow.recv(10_000)
+    slow.close()
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert np.allclose(
+        list(
+            json.loads(answer.partition(b"\r\n\r\n")[2])["predictions"][0]["probabilities"].values()
+        ),
+        expected[1],
+        atol=1e-4,
+    )
+    until(lambda: server.figure("bottleneck_waiting_images") == 0)
+
+
+def test_sigterm_answers_what_has_begun(serving):
+    """All requests that were sent whole are answered; then nobody listens."""
+    server = serving("h", "--timeout", 600)
+    content = io.BytesIO()
+    crops(1, size=300)[0].resize((1500, 1500)).save(content, "png", compress_level=1)
+    kind, body = form(*[(f"{number}.png", content.getvalue()) for number in range(4)])
+    clients = [server.connect() for _ in range(6)]
+    for client in clients:
+        client.request("POST", "/predict", body, {"content-type": kind})
+    until(lambda: server.figure("bottleneck_waiting_images") > 8)
+    os.kill(server.process.pid, signal.SIGTERM)
+    answers = [answer_of(client) for client in clients]
+    assert [answer.status for answer in answers] == [200] * 6
+    assert all(len(answer.content["predictions"]) == 4 for answer in answers)
+    server.process.join(60)
+    assert server.process.exitcode == 128 + signal.SIGTERM
+    with pytest.raises(ConnectionRefusedError):
+        server.ask("/health")
+    for client in clients:
+        client.close()
+
+
+def damaged(images: list[bytes], count: int) -> list[bytes]:
+    """Different corrupt files: cut, changed, of other formats, or with hostile headers."""
+    generator = random.Random(0)
+    sources = [*images[:6]]
+    for kind in ("jpeg", "tiff", "webp", "bmp", "gif", "ppm", "avif"):
+        content = io.BytesIO()
+        crops(1, size=64)[0].save(content, kind)
+        sources.append(content.getvalue())
+    bomb = bytearray(images[0])
+    bomb[16:24] = b"\x7f\xff\xff\xff" * 2
+    found = [bytes(bomb), b"<svg onload=alert(1)>", b"%PDF-1.7", b"GIF89a", bytes(1000)]
+    while len(found) < count:
+        data = bytearray(generator.choice(sources))
+        for _ in range(generator.randrange(1, 30)):  # half of them in the header
+            most = generator.choice([64, len(data)])
+            data[generator.randrange(most)] = generator.randrange(256)
+        found.append(bytes(data[: generator.randrange(1, len(data) + 1)]))
+    return found
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.ci)])
+def test_corrupt_images_among_good_ones(serving, images, expected, count):
+    """Each is 422 with a reason, or an image after all; no good one is answered wrongly."""
+    server = serving("h")
+    bad = damaged(images, count)
+    asked = [data for number, one in enumerate(bad) for data in (one, images[number % 40])]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(server.predict, asked))
+    for number, (broken, good) in enumerate(zip(found[::2], found[1::2], strict=True)):
+        assert good.status == 200
+        assert np.allclose(shares(good)[0], expected[number % 40], atol=1e-4)
+        assert broken.status in {200, 422}, broken.text
+        if broken.status == 422:
+            assert broken.content["predictions"][0]["error"]
+            assert "/tmp" not in broken.text
+            assert " object at 0x" not in broken.text
+    assert sum(broken.status == 422 for broken in found[::2]) > count / 2
+    assert server.figure("bottleneck_images_total") == 2 * count
+
+
+@pytest.mark.ci
+def test_memory_stays_flat_and_idle_connections_end(serving, images):
+    server = serving("h")
+    process = psutil.Process(server.process.pid)
+
+    def ask_all() -> int:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(server.predict, images * 10))
+        return process.memory_info().rss
+
+    before = [ask_all() for _ in range(3)][-1]
+    after = [ask_all() for _ in range(3)][-1]
+    assert after < before + 20e6
+    silent = socket.create_connection(("127.0.0.1", server.port))
+    dripping = socket.create_connection(("127.0.0.1", server.port))
+    ended = time.monotonic() + 15
+    with suppress(OSError, HTTPException):
+        for letter in b"GET /health HTTP/1.1\r\nx: " + b"y" * 100:
+            dripping.sendall(bytes([letter]))
+            time.sleep(0.2)
+    assert time.monotonic() < ended
+    silent.settimeout(15)
+    with suppress(ConnectionResetError):
+        assert silent.recv(1) == b""
+    silent.close()
+    dripping.close()
