@@ -170,8 +170,8 @@ class _File:
 def preprocessed(data: bytes, transform: Transform, *, whole: bool) -> np.ndarray:
     """Decode an image and preprocess it as `bottleneck.bases.Transform` does, without PyTorch.
 
-    It is resized by Pillow. For transforms without `exact_resize`, one value in a few hundred
-    differs by 1 of 255.
+    It is resized by Pillow, whatever `exact_resize` says; without it a few values differ by 1 of
+    255.
 
     Parameters
     ----------
