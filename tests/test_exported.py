@@ -129,24 +129,29 @@ main(sys.argv[1:])
 """
 
 
-@pytest.fixture
-def alone(tmp_path):
-    """Start a server of files where only the extra's packages are installed."""
-    known = installed_by(EXTRAS["serve-onnx"])
+@pytest.fixture(scope="module")
+def lean() -> list[str]:
+    """A command line where only the extra's packages are installed."""
+    known = {*installed_by(EXTRAS["serve-onnx"]), "bottleneck-features"}
     missing = [
         module
         for module, names in packages_distributions().items()
-        if not {name.lower().replace("_", "-") for name in names} & {*known, "bottleneck-features"}
+        if not {name.lower().replace("_", "-") for name in names} & known
     ]
     assert {"torch", "torchvision", "timm", "h5py", "scipy", "sklearn", "onnx"} <= set(missing)
+    return [sys.executable, "-c", ALONE, json.dumps(missing)]
+
+
+@pytest.fixture
+def alone(lean, tmp_path):
+    """Start a server of files there."""
     started = []
 
     def start(*arguments: object) -> Running:
         told = tmp_path / f"told-{len(started)}"
-        code = [sys.executable, "-c", ALONE, json.dumps(missing)]
         with told.open("w") as out:
             process = subprocess.Popen(
-                [*code, "serve", "--port", "0", "--json", *map(str, arguments)],
+                [*lean, "serve", "--port", "0", "--json", *map(str, arguments)],
                 stdout=out,
                 stderr=out,
             )
@@ -188,6 +193,13 @@ def test_without_torch_a_server_gives_the_answers_of_predictor(alone, files, ima
     assert one["probabilities"] == {labels[0]: pytest.approx(expected[0].max(), abs=1e-2)}
     for path in ("/", "/docs", "/openapi.json", "/metrics"):
         assert server.ask(path).status == 200
+
+
+def test_other_commands_say_there_what_is_missing(lean):
+    ended = subprocess.run([*lean, "predict", "x"], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert " is not installed, which all but 'serve --onnx' may need; install " in ended.stderr
+    assert ended.stderr.count("\n") <= 2
 
 
 def test_the_extra_has_the_versions_of_the_package():

@@ -95,6 +95,14 @@ def _run(given: list[str]) -> None:
             f"not enough memory ({first_line(error)}); free some, or give a smaller --memory or "
             f"--image-size, fewer --jobs, or a --pool that makes fewer features"
         )
+    except ModuleNotFoundError as error:
+        module = (error.name or __name__).partition(".")[0]
+        if module == __name__.partition(".")[0]:
+            raise
+        sentence = (
+            f"{module} is not installed, which all but 'serve --onnx' may need; install this "
+            f"package with its dependencies"
+        )
     except OSError as error:
         place = f"{error.filename!r} cannot be used" if error.filename else "the system refused"
         sentence = f"{place} ({error.strerror or error}); check the path and its permissions"
