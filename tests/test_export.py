@@ -291,7 +291,7 @@ def test_bad_input_is_one_sentence(cache, monkeypatch, bottleneck):
         ("pets", "pets.zip", "--with-preprocessing"): "--with-preprocessing is for .onnx files",
         ("pets", "pets.onnx", "--opset", "11"): "--opset 11 is too old",
         ("dogs", "dogs.onnx"): "no head 'dogs'",
-        ("pets", "heads"): "has the ending ''",
+        ("pets", "heads"): "'heads' cannot be used (Is a directory)",
         ("pets", "pets.onnx", "--cache", "none"): "no image set 'data' in the cache folder 'none'",
     }
     for arguments, told in cases.items():
