@@ -10,7 +10,6 @@ from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import show
 from bottleneck.cli.streams import note
-from bottleneck.errors import UsageError
 from bottleneck.fields import ARGUMENT
 from bottleneck.settings import ServeSettings
 
@@ -36,11 +35,9 @@ def serve(
 
     taken, bound = bind(settings)
     with taken:
-        found = [choices.choose_head(heads, name) for name in head or (None,)]
-        named = {place.name: (place, fitted) for place, fitted in found}
-        if len(named) < len(found):
-            raise UsageError("two heads with one name cannot be served; give each once")
-        notes.note_random(any(each.source and each.source.weights_random for _, each in found))
+        named = choices.choose_heads(heads, head, "name another to serve it")
+        sources = [fitted.source for _, fitted in named.values()]
+        notes.note_random(any(each and each.weights_random for each in sources))
         note(f"loading {', '.join(named)}")
 
         def ready(address: str) -> None:
