@@ -3,12 +3,13 @@
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,12 @@ class Running:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
-def answer_of(connection: HTTPConnection) -> Answered:
-    got = connection.getresponse()
+def answer_of(connection: HTTPConnection | socket.socket) -> Answered:
+    if isinstance(connection, HTTPConnection):
+        got = connection.getresponse()
+    else:
+        got = HTTPResponse(connection)
+        got.begin()
     text = got.read().decode()
     kind = got.getheader("content-type", "")
     content = json.loads(text) if kind.startswith("application/json") else None

@@ -191,7 +191,7 @@ WITHOUT_TORCH = {
     "heads": "import bottleneck.heads; assert 'h5py' not in sys.modules",
     "stages": "import bottleneck.advise, bottleneck.augment, bottleneck.evaluate, "
     "bottleneck.exchange, bottleneck.export, bottleneck.pictures, bottleneck.sweep",
-    "exported file": "import bottleneck.export.sessions; assert 'onnxruntime' not in sys.modules",
+    "exported file": "import bottleneck.sessions; assert 'onnxruntime' not in sys.modules",
     "models": COMMAND.format(["models"]),
     "leaderboard": COMMAND.format(["leaderboard"]),
     "cache ls": COMMAND.format(["cache", "ls"]),

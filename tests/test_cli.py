@@ -59,6 +59,8 @@ def test_every_command_and_option_has_help():
         ("fit-head",),
         ("evaluate",),
         ("predict",),
+        ("export",),
+        ("serve",),
         ("similar",),
         ("layers",),
         ("models",),

@@ -308,7 +308,7 @@ def test_bad_input_is_one_sentence(cache, monkeypatch, bottleneck):
     assert "pip install -e '.[onnx]'" in ended.err
     Path("file").touch()
     ended = bottleneck("export", "pets", "file/pets.zip")
-    assert "cannot be written (" in ended.err
+    assert "cannot be used (Not a directory)" in ended.err
     for path in Path("data").rglob("*.png"):
         path.unlink()
     ended = bottleneck("export", "pets", "pets.zip")

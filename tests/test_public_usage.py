@@ -13,6 +13,7 @@ from bottleneck import (
     BottleneckFeatures,
     Cache,
     ExperimentLog,
+    ExportSettings,
     ExtractSettings,
     FinetuneSettings,
     FitSettings,
@@ -20,13 +21,17 @@ from bottleneck import (
     Head,
     HeadClassifier,
     ImageSet,
+    Predictor,
+    PredictorSettings,
     PredictSettings,
     ReportSettings,
+    ServeSettings,
     SuggestSettings,
     SuspectSettings,
     SweepSettings,
     advise_on,
     evaluate_head,
+    export_head,
     extract_features,
     feature_rows,
     features_of,
@@ -45,6 +50,7 @@ from bottleneck import (
     select_layers,
     similar_images,
     suggest_images,
+    unpack_head,
     write_report,
 )
 from bottleneck.errors import DataError, UsageError
@@ -118,6 +124,17 @@ def test_labels_are_judged_and_a_report_is_written(faces: Path, faces_cache: Cac
         suggest_images(head, ImageSet.from_paths([faces]), chosen, cache=faces_cache)
     report = make_report(faces_cache, {"head": head}, ReportSettings(images=20))
     assert write_report(report, "report.html").stat().st_size > 10_000
+
+
+def test_a_head_is_exported_and_predicts_elsewhere(faces: Path, faces_cache: Cache) -> None:
+    fit_head(load_features(faces_cache), "centroid").save("heads/near")
+    found = export_head("near", "near.zip", ExportSettings(card=True), cache=faces_cache)
+    assert found.same == found.clear > 0
+    chosen = PredictorSettings(batch_size=2)
+    predictor = Predictor(unpack_head("near.zip", "elsewhere"), chosen)
+    assert predictor.predict(faces / "face/000.png").tolist() == ["face"]
+    assert predictor.predict_proba([faces / "face/000.png"]).shape == (1, 2)
+    assert ServeSettings(port=0).host == "127.0.0.1"
 
 
 def test_scikit_learns_estimators(faces: Path) -> None:

@@ -50,6 +50,7 @@ SLOW = {
     "suggest": ("new", "data", "--head", "h"),
     "predict": ("data", "--head", "h"),
     "predict --json": ("data", "--head", "h"),
+    "export": ("h", "h.zip"),
     "similar": ("data", "--top", "2"),
     "demo": ("--data", "photographs", "--picture", "demo.png"),
 }
@@ -124,7 +125,8 @@ def all_ways(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 def test_every_command_is_tried():
-    assert {name.partition(" --")[0] for name in QUICK | SLOW} == set(COMMANDS)
+    endless = {"serve"}
+    assert {name.partition(" --")[0] for name in QUICK | SLOW} == set(COMMANDS) - endless
 
 
 @pytest.mark.ci

@@ -1,6 +1,6 @@
 """What a command takes where nothing is named, and the line that says so."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = [
     "choose_features",
     "choose_head",
-    "choose_heads",
     "choose_joined",
     "choose_layer",
     "choose_several",
@@ -65,39 +64,6 @@ def choose_head(
     if name is None and others:
         note(f"note: {place.name} is the newest of {others + 1} heads; {other}")
     return place, head
-
-
-def choose_heads(
-    folder: Path, names: Sequence[str], other: str = "--head takes another"
-) -> "dict[str, tuple[Path, Head]]":
-    """Load several heads, as `choose_head` loads one.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the heads.
-    names : sequence of str
-        Names or paths; if there are none, the newest is taken.
-    other : str
-        How another is taken.
-
-    Returns
-    -------
-    dict of str to (Path, Head)
-        By name, each head's folder, and the head.
-
-    Raises
-    ------
-    DataError, UnknownNameError
-        See `bottleneck.heads.find_head`.
-    UsageError
-        Two have one name.
-    """
-    found = [choose_head(folder, name, other) for name in names or (None,)]
-    heads = {place.name: (place, head) for place, head in found}
-    if len(heads) < len(found):
-        raise UsageError("two of the heads have one name; give each once")
-    return heads
 
 
 def choose_layer(cache: "Cache", settings: "FeatureSettings") -> "FeatureSource":

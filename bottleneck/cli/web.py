@@ -1,8 +1,9 @@
 """The command that serves heads over HTTP: serve."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_doc import Doc
 
@@ -10,8 +11,12 @@ from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import show
 from bottleneck.cli.streams import note
-from bottleneck.fields import ARGUMENT
+from bottleneck.errors import UsageError
+from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from bottleneck.heads import Head
 
 __all__ = ["serve"]
 
@@ -25,19 +30,26 @@ def serve(
         Doc("Heads by name or folder; those of one base share it. By default the newest."),
         ARGUMENT,
     ] = (),
+    onnx: Annotated[
+        tuple[Path, ...],
+        Doc("Serve this exported .onnx file in place of heads, without PyTorch; may repeat."),
+        Option(unless=("head",)),
+    ] = (),
 ) -> None:
     """Serve heads over HTTP: a page to drop images on, and addresses for programs.
 
     It answers this machine only, unless --host and --token are given. SIGTERM ends it when all
     requests that have begun are answered.
     """
-    from bottleneck.serve import bind, serve_heads
+    from bottleneck.serve import bind, serve_files, serve_heads
 
     taken, bound = bind(settings)
     with taken:
-        named = choices.choose_heads(heads, head, "name another to serve it")
-        sources = [fitted.source for _, fitted in named.values()]
-        notes.note_random(any(each and each.weights_random for each in sources))
+        found = [(file.stem, file) for file in onnx] or _chosen(heads, head)
+        named: dict[str, Any] = dict(found)
+        if len(named) < len(found):
+            kind = "files" if onnx else "heads"
+            raise UsageError(f"two {kind} with one name cannot be served; give each once")
         note(f"loading {', '.join(named)}")
 
         def ready(address: str) -> None:
@@ -46,4 +58,13 @@ def serve(
             show(facts, lambda: print(told))
             sys.stdout.flush()
 
-        serve_heads(named, bound, taken, ready=ready)
+        serve = serve_files if onnx else serve_heads
+        serve(named, bound, taken, ready=ready)
+
+
+def _chosen(heads: Path, names: Sequence[str]) -> "list[tuple[str, tuple[Path, Head]]]":
+    """Load heads, by their names; by default the newest."""
+    other = "name another to serve it"
+    found = [choices.choose_head(heads, name, other) for name in names or (None,)]
+    notes.note_random(any(each.source and each.source.weights_random for _, each in found))
+    return [(place.name, (place, fitted)) for place, fitted in found]

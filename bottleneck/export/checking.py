@@ -11,8 +11,8 @@ import numpy as np
 from bottleneck.errors import ExportError, first_line, reworded
 from bottleneck.export.networks import Parts, quiet
 from bottleneck.export.samples import Sample
-from bottleneck.export.sessions import not_run, open_session
 from bottleneck.labels import classes_of
+from bottleneck.sessions import not_run, open_session
 
 __all__ = ["Agreement", "Runtime", "check_agreement", "onnx_runtime", "torch_runtime"]
 

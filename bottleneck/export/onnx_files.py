@@ -13,8 +13,8 @@ from bottleneck.errors import ExportError, UsageError, first_line, reworded
 from bottleneck.export.networks import Parts, quiet, traced
 from bottleneck.export.preprocessing import preprocessing_graph
 from bottleneck.export.samples import Sample
-from bottleneck.export.sessions import import_runtime
 from bottleneck.records import SHIPPED, ShippedRecord
+from bottleneck.sessions import import_runtime
 from bottleneck.settings import ExportSettings
 
 __all__ = ["joined", "made_onnx", "merged", "quantised"]

@@ -4,6 +4,6 @@
 """
 
 from bottleneck.predict.images import predict_images
-from bottleneck.predict.prediction import Prediction
+from bottleneck.records import Prediction
 
 __all__ = ["Prediction", "predict_images"]

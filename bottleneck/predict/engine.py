@@ -15,8 +15,8 @@ from bottleneck.extract.lanes import Lanes, find_lanes
 from bottleneck.features import vectors
 from bottleneck.heads import Head
 from bottleneck.heads.bases import bases_of, load_bases_of
-from bottleneck.predict.prediction import Prediction, check_abstain, predictions_of
-from bottleneck.records import FeatureSource, known_source
+from bottleneck.predict.prediction import check_abstain, predictions_of
+from bottleneck.records import FeatureSource, Prediction, known_source
 from bottleneck.settings import PredictorSettings
 
 __all__ = ["Engine", "Pixels"]

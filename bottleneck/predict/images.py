@@ -12,8 +12,8 @@ from bottleneck.cache import Cache
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 from bottleneck.lookup import feature_rows
-from bottleneck.predict.prediction import Prediction, check_abstain, predictions_of
-from bottleneck.records import known_source
+from bottleneck.predict.prediction import check_abstain, predictions_of
+from bottleneck.records import Prediction, known_source
 from bottleneck.settings import PredictSettings
 
 if TYPE_CHECKING:

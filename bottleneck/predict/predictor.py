@@ -15,7 +15,7 @@ from bottleneck.heads import Head
 from bottleneck.images import RejectedImage
 from bottleneck.predict.engine import Engine, Pixels
 from bottleneck.predict.forms import AnyImage, Given, given_images
-from bottleneck.predict.prediction import Prediction
+from bottleneck.records import Prediction
 from bottleneck.settings import PredictorSettings
 
 __all__ = ["Predictor"]

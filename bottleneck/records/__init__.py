@@ -9,6 +9,7 @@ from bottleneck.records.joined import (
     single_source,
     with_parts,
 )
+from bottleneck.records.predictions import Prediction
 from bottleneck.records.record import (
     Digest,
     Json,
@@ -53,6 +54,7 @@ __all__ = [
     "LayerFacts",
     "ModelFacts",
     "ModelRecord",
+    "Prediction",
     "Record",
     "RejectedImage",
     "RunFacts",

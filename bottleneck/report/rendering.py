@@ -15,8 +15,8 @@ from bottleneck.images import SPLITS
 from bottleneck.labels import classes_of
 from bottleneck.report.content import PageImage, Report
 from bottleneck.report.galleries import Card, Gallery
-from bottleneck.report.templates import island, policy, rendered, script
 from bottleneck.report.thumbnails import Thumbnail, thumbnails_of
+from bottleneck.templates import island, policy, rendered, script
 
 __all__ = ["FORMS", "check_report_file", "form_of", "write_gallery", "write_report"]
 

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 import bottleneck
 from bottleneck.errors import BadImageError, did_you_mean, is_out_of_memory, some_of, unquoted
-from bottleneck.predict.prediction import Prediction
+from bottleneck.records import Prediction
 from bottleneck.serve.batching import Answerer, Batcher, QueueFullError
 from bottleneck.serve.bodies import Bodies, ImageFile
 from bottleneck.serve.metrics import Metrics

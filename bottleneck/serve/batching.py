@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from bottleneck.predict.prediction import Prediction
+from bottleneck.records import Prediction
 
 __all__ = ["Answer", "Answerer", "Batcher", "QueueFullError"]
 

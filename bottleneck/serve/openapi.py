@@ -20,7 +20,7 @@ _PREDICTION = _object(
     image={"type": "integer", "description": "Place of the image in the request, from 0."},
     file={"type": ["string", "null"], "description": "Name that the form gives the image."},
     head=_text("Name of the head."),
-    digest=_text("SHA-256 of the head's record, which tells versions of a head apart."),
+    digest=_text("SHA-256 of the head's record, or of the .onnx file: it tells versions apart."),
     **{
         "class": {
             "type": ["string", "null"],
@@ -35,7 +35,8 @@ _PREDICTION = _object(
     },
     novelty={
         "type": ["number", "null"],
-        "description": "Percentage of held-out images that are nearer to the training images.",
+        "description": "Percentage of held-out images that are nearer to the training images; null "
+        "if unknown.",
     },
     error=_text("Why the image cannot be used."),
 )

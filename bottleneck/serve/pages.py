@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bottleneck.report.templates import policy, rendered, script
+from bottleneck.templates import policy, rendered, script
 
 __all__ = ["docs_page", "drop_page"]
 

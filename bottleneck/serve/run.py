@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bottleneck.heads import Head
     from bottleneck.serve.batching import Answerer
 
-__all__ = ["bind", "serve_answers", "serve_heads"]
+__all__ = ["bind", "serve_answers", "serve_files", "serve_heads"]
 
 _NEEDED = {
     "starlette": "starlette",
@@ -120,6 +120,33 @@ def serve_heads(
 
     with taken, freed_memory_kept():
         serve_answers(Heads(heads, settings), settings, taken, ready=ready)
+
+
+def serve_files(
+    files: Mapping[str, Path],
+    settings: ServeSettings,
+    taken: socket.socket,
+    *,
+    ready: Callable[[str], object] | None = None,
+) -> None:
+    """Serve exported ``.onnx`` files through ONNX Runtime, as `serve_heads` serves heads.
+
+    Parameters
+    ----------
+    files : mapping of str to Path
+        By name, at least one.
+    settings, taken, ready
+        As for `serve_heads`.
+
+    Raises
+    ------
+    UsageError, DataError, MissingExtraError
+        As for `bottleneck.serve.exported.Files`.
+    """
+    from bottleneck.serve.exported import Files
+
+    with taken:
+        serve_answers(Files(files, settings), settings, taken, ready=ready)
 
 
 def serve_answers(

@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bottleneck
 from bottleneck.errors import counted, one_line
-from bottleneck.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    from bottleneck.evaluate import Evaluation
 
 __all__ = ["island", "policy", "rendered", "script"]
 
@@ -127,7 +129,7 @@ def _as_image(svg: str) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
-def _matrix(evaluation: Evaluation) -> dict[str, Any]:
+def _matrix(evaluation: "Evaluation") -> dict[str, Any]:
     """Return a confusion matrix by rows; of many classes, those with the most errors."""
     counts, labels = evaluation.confusion or [], [each.label for each in evaluation.classes]
     places = range(len(labels))

@@ -29,7 +29,7 @@ def import_runtime() -> ModuleType:
     return import_extra("onnxruntime", "an .onnx file", "onnxruntime", extra="onnx")
 
 
-def open_session(content: bytes, *, threads: int = 0) -> Any:
+def open_session(content: bytes, *, threads: int = 0, any_size: bool = False) -> Any:
     """Load an ``.onnx`` file, to compute on the processor.
 
     Parameters
@@ -38,6 +38,9 @@ def open_session(content: bytes, *, threads: int = 0) -> Any:
         The file.
     threads : int
         Number of threads; 0 for one per core.
+    any_size : bool
+        Whether batches and images of many sizes come for a long time: no plan of memory is kept
+        for each size.
 
     Returns
     -------
@@ -54,6 +57,7 @@ def open_session(content: bytes, *, threads: int = 0) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads
+    options.enable_mem_pattern = not any_size
     with reworded(not_run):
         return runtime.InferenceSession(content, options, ["CPUExecutionProvider"])
 

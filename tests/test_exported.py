@@ -1,0 +1,282 @@
+"""Exported files served without PyTorch: the same answers as `Predictor`. About 40 s.
+
+Most of it is the exporter's. The server runs in a process that can import nothing but what the
+extra ``serve-onnx`` lists.
+"""
+
+import hashlib
+import io
+import json
+import signal
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import distribution, packages_distributions
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import crops, photograph
+from onnx import helper, parser
+from packaging.requirements import Requirement
+from PIL import Image
+from served import Running, until
+
+from bottleneck import (
+    FrozenBase,
+    ImageSet,
+    Predictor,
+    ServeSettings,
+    export_head,
+    extract_features,
+    fit_head,
+    load_features,
+)
+from bottleneck.bases import Transform
+from bottleneck.errors import BadImageError
+from bottleneck.extract import preprocess
+from bottleneck.records import SHIPPED
+from bottleneck.serve.exported import Files, preprocessed
+
+PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+CLASSES = ("cat", "cow", "dog")
+
+
+def encoded(image: Image.Image, kind: str = "png") -> bytes:
+    content = io.BytesIO()
+    image.save(content, kind)
+    return content.getvalue()
+
+
+def coloured(image: Image.Image, channel: int) -> Image.Image:
+    """An image whose class is its strongest channel."""
+    values = np.asarray(image) // 3
+    values[..., channel] *= 3
+    return Image.fromarray(values)
+
+
+@pytest.fixture(scope="module")
+def images() -> list[bytes]:
+    """Of several sizes and kinds, some larger than the base's input and some smaller."""
+    wide = Image.fromarray(photograph("chelsea"))
+    sized = [wide.resize(size) for size in ((451, 300), (40, 97), (300, 31), (20, 20))]
+    every = [coloured(each, number % 3) for number, each in enumerate(crops(8, seed=7) + sized)]
+    return [*map(encoded, every), encoded(coloured(wide, 1), "jpeg")]
+
+
+@pytest.fixture(scope="module")
+def files(made_once, site) -> Path:
+    """A folder with the head ``h``, and with ``pixels.onnx`` and ``whole.onnx`` of it."""
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "path", [str(site), *sys.path])
+            patch.chdir(folder)
+            for channel, label in enumerate(CLASSES):
+                Path("data", label).mkdir(parents=True)
+                for number, image in enumerate(crops(16, seed=channel)):
+                    coloured(image, channel).save(f"data/{label}/{number}.png")
+            base = FrozenBase("little", weights="random:0")
+            extract_features(ImageSet.from_folder("data"), base, "cache")
+            fit_head(load_features("cache"), "softmax").save("heads/h")
+            for name, whole in (("pixels", False), ("whole", True)):
+                export_head("h", f"{name}.onnx", with_preprocessing=whole)
+
+    return made_once("exported", make)
+
+
+@pytest.fixture(scope="module")
+def expected(files, site, images) -> np.ndarray:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(site), *sys.path])
+        found = Predictor(files / "heads" / "h").predict_proba(images)
+    assert np.ptp(found, axis=0).min() > 0.3  # other answers would be seen
+    return found
+
+
+def shares(predictions) -> np.ndarray:
+    return np.array([list(each["probabilities"].values()) for each in predictions])
+
+
+def installed_by(names) -> set[str]:
+    """Distributions that an installer puts in place for requirements."""
+    found, waiting = set(), [Requirement(each) for each in names]
+    while waiting:
+        name = waiting.pop().name.lower().replace("_", "-")
+        if name not in found:
+            found.add(name)
+            needed = map(Requirement, distribution(name).requires or ())
+            waiting += [
+                each for each in needed if not each.marker or each.marker.evaluate({"extra": ""})
+            ]
+    return found
+
+
+ALONE = """
+import json, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+missing = set(json.loads(sys.argv.pop(1)))
+sys.meta_path.insert(0, Missing())
+from bottleneck.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """Start a server of files where only the extra's packages are installed."""
+    known = installed_by(EXTRAS["serve-onnx"])
+    missing = [
+        module
+        for module, names in packages_distributions().items()
+        if not {name.lower().replace("_", "-") for name in names} & {*known, "bottleneck-features"}
+    ]
+    assert {"torch", "torchvision", "timm", "h5py", "scipy", "sklearn", "onnx"} <= set(missing)
+    started = []
+
+    def start(*arguments: object) -> Running:
+        told = tmp_path / f"told-{len(started)}"
+        code = [sys.executable, "-c", ALONE, json.dumps(missing)]
+        with told.open("w") as out:
+            process = subprocess.Popen(
+                [*code, "serve", "--port", "0", "--json", *map(str, arguments)],
+                stdout=out,
+                stderr=out,
+            )
+        started.append(process)
+        until(lambda: "}" in told.read_text() or process.poll() is not None)
+        assert process.poll() is None, told.read_text()
+        text = told.read_text()
+        facts = json.loads(text[text.index("{") : text.rindex("}") + 1])
+        return Running(process, int(facts["address"].rpartition(":")[2]), told)
+
+    yield start
+    for process in started:
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert all("Traceback" not in told.read_text() for told in tmp_path.glob("told-*"))
+
+
+def test_without_torch_a_server_gives_the_answers_of_predictor(alone, files, images, expected):
+    server = alone("--onnx", files / "pixels.onnx", "--onnx", files / "whole.onnx")
+    answer = server.predict(*images[:8], b"no image", *images[8:])
+    assert answer.status == 200
+    assert answer.content["predictions"][16]["error"].startswith("not an image in a kn")
+    found = [each for each in answer.content["predictions"] if "error" not in each]
+    assert [each["head"] for each in found] == ["pixels", "whole"] * len(images)
+    np.testing.assert_allclose(shares(found[::2]), expected, atol=1e-3)
+    np.testing.assert_allclose(shares(found[1::2]), expected, atol=1e-2)
+    labels = [CLASSES[row.argmax()] for row in expected]
+    assert [each["class"] for each in found[::2]] == labels
+    assert {each["novelty"] for each in found} == {None}
+    for name, told in zip(("pixels", "whole"), server.ask("/info").content["heads"], strict=True):
+        content = (files / f"{name}.onnx").read_bytes()
+        assert told["head"] == name
+        assert told["digest"] == hashlib.sha256(content).hexdigest()
+        assert told["classes"] == list(CLASSES)
+        assert told["record"]["head"] == "h"
+        assert told["record"]["input"] == {"pixels": "pixels", "whole": "images"}[name]
+        assert str(files) not in json.dumps(told)
+    (one,) = server.predict(images[0], query="?head=whole&top=1").content["predictions"]
+    assert one["probabilities"] == {labels[0]: pytest.approx(expected[0].max(), abs=1e-2)}
+    for path in ("/", "/docs", "/openapi.json", "/metrics"):
+        assert server.ask(path).status == 200
+
+
+def test_the_extra_has_the_versions_of_the_package():
+    others = {*PROJECT["dependencies"], *EXTRAS["serve"], *EXTRAS["onnx"]}
+    assert set(EXTRAS["serve-onnx"]) < others
+    assert set(EXTRAS["serve"]) < set(EXTRAS["serve-onnx"])
+
+
+WAYS = {
+    "shorter side": {"resize": (256, 256), "crop": (224, 224)},
+    "odd crop of a box": {"resize": (90, 120), "crop": (77, 99)},
+    "squash": {"resize": (100, 100), "crop": (99, 97), "squash": True},
+    "padded": {"resize": (60, 60), "crop": (64, 67)},
+    "whole": {"resize": (96, 96), "crop": (96, 96), "keep_aspect": True, "multiple": 16},
+    "reduced": {"resize": (60, 60), "crop": (57, 56), "reduced_decode": True},
+}
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("way", WAYS)
+def test_preprocessing_without_torch_is_that_of_the_base(way, interpolation):
+    """The same values; without `exact_resize` few differ, by one or a few of 255."""
+    transform = Transform(
+        interpolation=interpolation, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), **WAYS[way]
+    )
+    fast = Transform(**{**vars(transform), "exact_resize": False})
+    for size in ((451, 300), (300, 451), (70, 50), (97, 131), (260, 33)):
+        data = encoded(Image.fromarray(photograph("chelsea")).resize(size), "jpeg")
+        given = preprocessed(data, transform, whole=False)
+        exact, near = (each.normalise(preprocess(each, data)).numpy() for each in (transform, fast))
+        np.testing.assert_allclose(given, exact, atol=1e-6)
+        levels = np.abs(given - near) * np.array(transform.std)[:, None, None] * 255
+        assert levels.max() < 4.01
+        assert levels.mean() < 0.25
+    whole = preprocessed(data, transform, whole=True)
+    assert (whole.dtype, whole.shape) == (np.uint8, (33, 260, 3))
+    tall = {**vars(transform), "keep_aspect": True, "squash": False}
+    with pytest.raises(BadImageError, match="too thin to keep its proportions"):
+        preprocessed(encoded(Image.new("RGB", (2, 200))), Transform(**tall), whole=True)
+
+
+def changed(file: Path, name: str, **changes: object) -> Path:
+    """A copy of a file whose record is changed."""
+    model = onnx.load(file)
+    record = json.loads(next(each.value for each in model.metadata_props if each.key == SHIPPED))
+    helper.set_model_props(model, {SHIPPED: json.dumps({**record, **changes})})
+    onnx.save(model, name)
+    return Path(name)
+
+
+def test_several_classes_are_those_above_their_thresholds(files, images):
+    thresholds = {"both": [1e-9] * 3, "none": [0.999999] * 3}
+    several = {
+        name: changed(files / "pixels.onnx", f"{name}.onnx", multilabel=True, thresholds=each)
+        for name, each in thresholds.items()
+    }
+    served = Files(several, ServeSettings())
+    (answer,) = served.answers([served.ready(images[0])], few=False)
+    assert (answer["both"].label, answer["none"].label) == ("cat;cow;dog", ";")
+    assert [each["several_classes"] for each in served.facts()] == [True, True]
+
+
+def test_bad_input_is_one_sentence(bottleneck, files, monkeypatch):
+    other = parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[n] x) => (float[n] y) { y = Abs (x) }'
+    )
+    onnx.save(other, "other.onnx")
+    Path("text.onnx").write_text("no model")
+    Path("again").mkdir()
+    again = changed(files / "pixels.onnx", "again/pixels.onnx")
+    changed(files / "pixels.onnx", "newer.onnx", schema=99)
+    pixels = str(files / "pixels.onnx")
+    cases = [
+        (("none.onnx",), 2, "'none.onnx' cannot be read (No such file or directory); give an"),
+        (("again",), 2, "'again' cannot be read ("),
+        (("text.onnx",), 1, "'text.onnx' cannot be loaded by ONNX Runtime ("),
+        (("other.onnx",), 1, "'other.onnx' is an .onnx file that 'bottleneck export' did not wri"),
+        (("newer.onnx",), 1, "'newer.onnx' has a record that cannot be read ("),
+        ((pixels, "--onnx", again), 2, "two files with one name cannot be served"),
+        ((pixels, "h"), 2, "--onnx and HEAD exclude each other; give one"),
+        ((pixels, "--abstain", 90), 2, "--abstain is for heads, which have their base and know"),
+        ((pixels, "--device", "cuda"), 2, "--device is for heads"),
+    ]
+    for arguments, code, told in cases:
+        ended = bottleneck("serve", "--port", 0, "--onnx", *arguments)
+        assert (ended.code, ended.out) == (code, "")
+        assert told in ended.err
+        assert ended.err.count("error: ") == 1
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    ended = bottleneck("serve", "--port", 0, "--onnx", pixels)
+    assert ended.code == 1
+    assert "an .onnx file needs onnxruntime, which is not installed; run 'pip install" in ended.err
