@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 from conftest import crops, photograph
-from PIL import Image
+from PIL import ExifTags, Image
 
 from bottleneck import (
     Cache,
@@ -290,8 +290,10 @@ def test_bad_input_is_one_sentence(cache, monkeypatch, bottleneck):
         ("pets", "pets.pt2", "--precision", "int8"): "--precision is for .onnx files",
         ("pets", "pets.zip", "--with-preprocessing"): "--with-preprocessing is for .onnx files",
         ("pets", "pets.onnx", "--opset", "11"): "--opset 11 is too old",
+        ("pets", "pets.onnx", "--opset", "99"): "PyTorch cannot write the head with --opset 99",
         ("dogs", "dogs.onnx"): "no head 'dogs'",
         ("pets", "heads"): "'heads' cannot be used (Is a directory)",
+        ("pets", "pets"): "has the ending ''",
         ("pets", "pets.onnx", "--cache", "none"): "no image set 'data' in the cache folder 'none'",
     }
     for arguments, told in cases.items():
@@ -306,11 +308,11 @@ def test_bad_input_is_one_sentence(cache, monkeypatch, bottleneck):
     assert "pip install -e '.[onnx]'" in ended.err
     Path("file").touch()
     ended = bottleneck("export", "pets", "file/pets.zip")
-    assert "cannot be written (" in ended.err
+    assert "cannot be used (Not a directory)" in ended.err
     for path in Path("data").rglob("*.png"):
         path.unlink()
     ended = bottleneck("export", "pets", "pets.zip")
-    assert "0 images of the set can be read from disk, first 'data/cat/" in ended.err
+    assert "none of 60 images of the set can be read from disk, first 'data/cat/" in ended.err
     assert not list(Path().glob("pets.*"))
 
 
@@ -358,15 +360,30 @@ def test_a_model_card_tells_data_scores_and_use(cache, bottleneck):
     assert "| cat | 16 | 4 |" in body.replace(" train", "")
     low, high = evaluation.accuracy_interval
     assert f"{low:.4f} to {high:.4f}" in body
-    (code,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
-    Image.open(PATHS[0]).convert("RGB").save("card/image.jpg", quality=100)
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd="card", capture_output=True, text=True, check=True
-    )
-    given = eval(ended.stdout)
+    lying = Image.Exif()
+    lying[ExifTags.Base.Orientation] = 6
+    whole = Image.fromarray(photograph("chelsea"))
+    whole.crop((100, 50, 198, 197)).save("card/image.jpg", quality=100, exif=lying)
     expected = probabilities(head, ["card/image.jpg"])[0]
-    assert list(given) == ["cat", "cow", "dog"]
-    np.testing.assert_allclose(list(given.values()), expected, atol=1e-2)
+    upright = Image.open("card/image.jpg").convert("RGB")
+    upright.save("card/lying.png")
+    assert np.abs(probabilities(head, ["card/lying.png"])[0] - expected).max() > 1e-2
+    Path("heads/pets/evaluation-test.json").write_text('{"accuracy": 1}')  # of another version
+    export_head("pets", "pets.pt2", card=True)
+    assert "Not evaluated yet" in Path("README.md").read_text()
+    for card, tolerance in (("card/README.md", 1e-2), ("README.md", 1e-3)):
+        (code,) = re.findall(r"```python\n(.*?)```", Path(card).read_text(), re.DOTALL)
+        Path("image.jpg").write_bytes(Path("card/image.jpg").read_bytes())
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=Path(card).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        given = eval(ended.stdout)
+        assert list(given) == ["cat", "cow", "dog"]
+        np.testing.assert_allclose(list(given.values()), expected, atol=tolerance)
 
 
 def test_another_readme_is_not_replaced(cache):

@@ -55,6 +55,8 @@ def test_all_forms_of_an_image_have_the_same_answer(paths):
     assert predictor.predict_proba(several).shape == (2, 2)
     assert list(predictor.predict(several)) == list(predictor.predict(path)) * 2
     assert predictor.classes == ("cat", "dog")
+    for kind in (str, object):
+        assert predictor.predict_proba(np.array([path, path], dtype=kind)).shape == (2, 2)
 
 
 def test_many_have_the_features_of_the_cache(paths):
@@ -120,8 +122,12 @@ def test_an_image_that_cannot_be_used_is_told(paths):
     with pytest.raises(BadImageError, match=r"'no.png' cannot be used .* leave it out"):
         predictor.predict([paths[0], "no.png"])
     for wrong in (5, [None], large[..., :2], large.astype(float), io.StringIO("text")):
-        with pytest.raises(WrongTypeError, match="is not an image; expected"):
+        with pytest.raises(WrongTypeError, match=r"^images\[0\].* is not an image; expected"):
             predictor.predict(wrong)
+    with Path(paths[0]).open("rb") as file:
+        pass
+    with pytest.raises(BadImageError, match=r"'images\[0\]' cannot be used \(read of closed file"):
+        predictor.predict(file)
     assert predictor.predict([]).shape == (0,)
     assert predictor.predict_proba([]).shape == (0, 2)
 
@@ -174,6 +180,11 @@ def test_joined_layers_abstaining_and_several_classes(little, make_images):
         Predictor("heads/bare", abstain=99)
     with pytest.raises(UnknownNameError, match="no head 'non'"):
         Predictor("heads/non")
+    Path("pets.zip").touch()
+    with pytest.raises(UnknownNameError, match="'pets.zip' is a file, .* 'unzip pets.zip -d pets'"):
+        Predictor("pets.zip")
+    with pytest.raises(WrongTypeError, match="`head` must be"):
+        Predictor(head)
 
 
 @pytest.mark.ci

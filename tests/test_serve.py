@@ -13,19 +13,23 @@ import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from http.client import HTTPException
 
 import numpy as np
 import psutil
 import pytest
+import starlette.exceptions
 from conftest import crops
 from served import Answered, answer_of, form, until
+from starlette.requests import Request
 
 from bottleneck import Head, Predictor, ServeSettings
+from bottleneck.serve import bind
 from bottleneck.serve.answering import Heads
 from bottleneck.serve.batching import Batcher
+from bottleneck.serve.bodies import Bodies
 
 TOKEN = "0123456789abcdef"
 
@@ -120,6 +124,8 @@ REFUSED = [
     ("GET", "/predict", None, 405, "there is no GET /predict; /docs lists what there is"),
     ("GET", "/../../etc/passwd", None, 404, "there is no GET"),
     ("DELETE", "/", None, 405, "there is no DELETE /"),
+    ("POST", "/predict/", b"x", 404, "there is no POST /predict/; /docs lists what there is"),
+    ("POST", "/predict?tpo=1", b"x", 400, "there is no parameter 'tpo'; did you mean 'top'?"),
 ]
 
 
@@ -179,6 +185,29 @@ def test_limits_of_size_pixels_and_number(serving, images):
     assert server.figure('bottleneck_requests_total{path="/predict",status="413"}') == 2
 
 
+def test_bytes_of_requests_count_until_they_are_answered(monkeypatch):
+    monkeypatch.setattr("bottleneck.serve.bodies._HELD", 0)
+    bodies = Bodies(10, timeout=5)
+
+    def request() -> Request:
+        async def receive() -> dict[str, object]:
+            return {"type": "http.request", "body": b"0123456789", "more_body": False}
+
+        return Request({"type": "http", "headers": []}, receive)
+
+    async def ask() -> None:
+        async with AsyncExitStack() as held:
+            for _ in range(16):
+                (file,) = await held.enter_async_context(bodies.images(request()))
+                assert file.data == b"0123456789"
+            with pytest.raises(starlette.exceptions.HTTPException, match="^429: too many large"):
+                await held.enter_async_context(bodies.images(request()))
+        async with bodies.images(request()) as files:
+            assert len(files) == 1
+
+    asyncio.run(ask())
+
+
 def test_a_slow_upload_is_ended(serving, images):
     server = serving("h", "--timeout", 1)
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
@@ -236,8 +265,9 @@ def test_bad_usage_is_one_sentence(bottleneck, served_heads, arguments, sentence
 
 
 def test_a_port_in_use_and_a_missing_library(bottleneck, served_heads, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    beginning, _ = bind(ServeSettings(port=0))  # another server, which still loads its heads
+    with beginning:
+        port = beginning.getsockname()[1]
         refused = bottleneck("serve", "--heads", served_heads, "--port", port, "h")
     assert refused.code == 2
     assert f"port {port} of 127.0.0.1 is in use; give another with --port" in refused.err
@@ -299,7 +329,7 @@ def test_requests_at_the_same_time_share_batches(serving, images, expected):
 
 def test_killed_and_slow_clients_change_nothing_for_others(serving, images, expected):
     """Half uploads, clients that go while they wait, and one byte at a time."""
-    server = serving("h", "--timeout", 5)
+    server = serving("h", "--timeout", 60)
     generator = random.Random(0)
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 

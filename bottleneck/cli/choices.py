@@ -33,7 +33,9 @@ __all__ = [
 ]
 
 
-def choose_head(folder: Path, name: str | None) -> "tuple[Path, Head]":
+def choose_head(
+    folder: Path, name: str | None, other: str = "--head takes another"
+) -> "tuple[Path, Head]":
     """Load a head by name or path; without a name the newest, which is noted if there are others.
 
     Parameters
@@ -42,6 +44,8 @@ def choose_head(folder: Path, name: str | None) -> "tuple[Path, Head]":
         Folder of the heads.
     name : str or None
         Name or path, if given.
+    other : str
+        How another is taken.
 
     Returns
     -------
@@ -58,7 +62,7 @@ def choose_head(folder: Path, name: str | None) -> "tuple[Path, Head]":
     place, head = find_head(folder, name)
     others = len(head_names(folder)) - 1
     if name is None and others:
-        note(f"note: {place.name} is the newest of {others + 1} heads; --head takes another")
+        note(f"note: {place.name} is the newest of {others + 1} heads; {other}")
     return place, head
 
 

@@ -64,6 +64,7 @@ def serve(
 
 def _chosen(heads: Path, names: Sequence[str]) -> "list[tuple[str, tuple[Path, Head]]]":
     """Load heads, by their names; by default the newest."""
-    found = [choices.choose_head(heads, name) for name in names or (None,)]
+    other = "name another to serve it"
+    found = [choices.choose_head(heads, name, other) for name in names or (None,)]
     notes.note_random(any(each.source and each.source.weights_random for _, each in found))
     return [(place.name, (place, fitted)) for place, fitted in found]

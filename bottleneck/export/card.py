@@ -1,13 +1,14 @@
 """The model card of an exported file: a README with metadata, as Hugging Face reads it."""
 
-import json
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from bottleneck.errors import UsageError
+from bottleneck.evaluate import Evaluation
 from bottleneck.files import atomic_write
 from bottleneck.labels import classes_of
 from bottleneck.records import ShippedRecord
@@ -116,11 +117,11 @@ def _classes(label: str | None, record: ShippedRecord) -> tuple[str, ...]:
     return classes_of(label) if record.multilabel else (label,)
 
 
-def _evaluation(place: Path) -> Mapping[str, Any] | None:
-    """Return the evaluation on test images, if there is one."""
+def _evaluation(place: Path) -> Evaluation | None:
+    """Return the evaluation on test images, if there is one and it can be read."""
     with suppress(OSError, ValueError):
-        found: Any = json.loads((place / "evaluation-test.json").read_bytes())
-        return found if isinstance(found, dict) else None
+        content = (place / "evaluation-test.json").read_bytes()
+        return TypeAdapter(Evaluation).validate_json(content)
     return None
 
 

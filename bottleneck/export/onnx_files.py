@@ -54,9 +54,10 @@ def made_onnx(parts: Parts, settings: ExportSettings) -> tuple[Any, Any]:
         )
     opset, any_size = settings.opset, parts.base.transform.keep_aspect
     pixels = parts.pixels
-    model = _graph(parts.features, pixels, "pixels", parts.source.model, opset, any_size=any_size)
     features = torch.zeros(len(pixels), parts.head.model.n_features)
+    # First what is soon written, or refused with another opset.
     head = _graph(parts.probabilities, features, "features", "the head", opset)
+    model = _graph(parts.features, pixels, "pixels", parts.source.model, opset, any_size=any_size)
     if settings.precision == "fp16":
         import_runtime()
         with quiet():

@@ -1,6 +1,6 @@
 """Export a head with its base to one file, and check the file before it is reported."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -25,7 +25,7 @@ from bottleneck.settings import ExportSettings
 if TYPE_CHECKING:
     from bottleneck.export.networks import Parts
     from bottleneck.export.samples import Sample
-    from bottleneck.images import ImageSet
+    from bottleneck.images import ImageItem, ImageSet
 
 __all__ = ["Exported", "export_head"]
 
@@ -233,7 +233,8 @@ class _Job:
 
         model, head = made_onnx(self.parts, self.settings)
         if self.settings.precision == "int8":
-            model = quantised(model, self._samples("calibrate", _CALIBRATED, "train"))
+            train = [item for item in self.images.items if item.split == "train"]
+            model = quantised(model, self._samples("calibrate", _CALIBRATED, train))
         return joined(model, head, self.parts, self._record(), self.settings.opset)
 
     def check(self, suffix: str, content: bytes) -> dict[str, Any]:
@@ -253,7 +254,7 @@ class _Job:
         found = checking.check_agreement(
             self.parts,
             run,
-            self._samples("check", _CHECKED),
+            self._samples("check", _CHECKED, self.images.items),
             whole=whole,
             tolerance=tolerance or 0.0,
         )
@@ -273,9 +274,10 @@ class _Job:
             "clear": found.clear,
             "same": found.same,
         }
-        if precision == "int8" and any(item.split == "test" for item in self.images.items):
-            test = self._samples("evaluate", _HELD_OUT, "test")
-            held = checking.check_agreement(self.parts, run, test, whole=whole)
+        test = [item for item in self.images.items if item.split == "test" and item.label]
+        if precision == "int8" and test:
+            samples = self._samples("evaluate", _HELD_OUT, test)
+            held = checking.check_agreement(self.parts, run, samples, whole=whole)
             told |= {
                 "held_out": held.labelled,
                 "accuracy_before": held.before / held.labelled,
@@ -293,9 +295,8 @@ class _Job:
         card = write_card(target, exported, self._record(), self.images, **facts)
         return replace(exported, card=str(card))
 
-    def _samples(self, what: str, most: int, split: str | None = None) -> "Iterator[Sample]":
-        """Yield images of a split, and report how many are done."""
-        items = [item for item in self.images.items if split in {None, item.split}]
+    def _samples(self, what: str, most: int, items: "Sequence[ImageItem]") -> "Iterator[Sample]":
+        """Yield up to `most` images, and report how many are done."""
         total = min(most, len(items))
         for done, each in enumerate(read_samples(items, self.parts.base.transform, most)):
             self.progress(what, done, total)

@@ -67,9 +67,7 @@ def image_set_of(source: AnySource, cache: Cache) -> ImageSet:
     return ImageSet.read_csv(file)
 
 
-def read_samples(
-    items: Sequence[ImageItem], transform: Transform, most: int, *, least: int = 1
-) -> Iterator[Sample]:
+def read_samples(items: Sequence[ImageItem], transform: Transform, most: int) -> Iterator[Sample]:
     """Read up to `most` images from disk, at equal distances in a set.
 
     Parameters
@@ -78,8 +76,8 @@ def read_samples(
         The images to choose from.
     transform : Transform
         The preprocessing.
-    most, least : int
-        Maximum and minimum number of images.
+    most : int
+        Maximum number of images.
 
     Yields
     ------
@@ -89,11 +87,11 @@ def read_samples(
     Raises
     ------
     DataError
-        Fewer than `least` can be read.
+        None can be read.
     """
-    step = -(-len(items) // most) or 1
+    count = min(most, len(items))
     read, first, limit = 0, "", transform.max_pixels or MAX_PIXELS
-    for item in items[::step]:
+    for item in (items[place * len(items) // count] for place in range(count)):
         try:
             image = decode(read_file(item), max_value=transform.max_value, max_pixels=limit)
             pixels = transform.normalise(transform.pixels(image))
@@ -102,8 +100,8 @@ def read_samples(
             continue
         read += 1
         yield Sample(item, image, pixels)
-    if read < least:
+    if not read:
         raise DataError(
-            f"{counted(read, 'image')} of the set can be read from disk{first}, but an exported "
-            f"file is checked on at least {least}; restore the files where the set has them"
+            f"none of {counted(count, 'image')} of the set can be read from disk{first}, but an "
+            f"exported file is checked on them; restore the files where the set has them"
         )

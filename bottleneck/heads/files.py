@@ -127,6 +127,12 @@ def no_head(name: str, folder: Path) -> UnknownNameError:
     -------
     UnknownNameError
     """
+    for file in (folder / name, Path(name)):
+        if file.suffix.lower() == ".zip" and file.is_file():
+            return UnknownNameError(
+                f"{str(file)!r} is a file, not the folder of a head; unpack an exported head with "
+                f"'unzip {file} -d {folder / file.stem}'"
+            )
     near = did_you_mean(Path(name).name, head_names(folder))
     return UnknownNameError(
         f"no head {name!r} in {str(folder)!r}; 'bottleneck fit-head' creates one{near}"

@@ -18,6 +18,8 @@ __all__ = ["AnyImage", "Given", "given_images"]
 AnyImage = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 """An image: its path, the bytes of its file, the open file, one of Pillow's, or its pixels."""
 _CHANNELS = 3
+_SEVERAL = {1, 4}
+"""Dimensions of an array of several images: of their paths, or of their pixels."""
 
 
 class Given:
@@ -68,9 +70,9 @@ class Given:
         if isinstance(image, Image.Image):
             return InMemory(rgb_of(image, max_pixels))
         if isinstance(image, np.ndarray):
-            return InMemory(_checked(image).copy())
+            return InMemory(_checked(image, self.path).copy())
         if hasattr(image, "read"):
-            data = image.read(self._max_bytes + 1)
+            data = _read(image, self._max_bytes + 1)
             if isinstance(data, bytes):
                 return self._encoded(data)
         raise WrongTypeError(
@@ -126,7 +128,7 @@ def given_images(
     Parameters
     ----------
     images : AnyImage or iterable of AnyImage
-        An array of four dimensions has several.
+        An array of four dimensions has several, as has one of one dimension, such as of paths.
     max_bytes, max_pixels : int, optional
         As for `Given`.
 
@@ -141,18 +143,26 @@ def given_images(
     """
     one = isinstance(images, str | Path | bytes | bytearray | memoryview | Image.Image)
     one = one or hasattr(images, "read")
-    one = one or (isinstance(images, np.ndarray) and images.ndim <= _CHANNELS)
+    one = one or (isinstance(images, np.ndarray) and images.ndim not in _SEVERAL)
     one = one or not isinstance(images, Iterable)  # which tells what was expected
     several: Any = [images] if one else images
     for number, image in enumerate(several):
         yield Given(image, number, max_bytes, max_pixels)
 
 
-def _checked(pixels: np.ndarray) -> np.ndarray:
+def _read(file: Any, size: int) -> Any:
+    try:
+        return file.read(size)
+    except (OSError, ValueError) as error:  # ValueError of a closed file, or of bytes as text
+        raise BadImageError(getattr(error, "strerror", None) or str(error)) from error
+
+
+def _checked(pixels: np.ndarray, name: str) -> np.ndarray:
     if pixels.dtype != np.uint8 or pixels.ndim != _CHANNELS or pixels.shape[2] != _CHANNELS:
         raise WrongTypeError(
-            f"an array of the type {pixels.dtype} and the shape {pixels.shape} is not an image; "
-            f"expected uint8 of shape (height, width, 3), with red, green and blue from 0 to 255"
+            f"{name}, an array of the type {pixels.dtype} and the shape {pixels.shape}, is not an "
+            f"image; expected uint8 of shape (height, width, 3), with red, green and blue from 0 "
+            f"to 255"
         )
     if not pixels.size:
         raise BadImageError("it has no pixels")

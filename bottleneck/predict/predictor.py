@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bottleneck.arguments import made
+from bottleneck.arguments import checked, made
 from bottleneck.errors import BadImageError
 from bottleneck.extract.compute import ahead
 from bottleneck.extract.lanes import freed_memory_kept
@@ -52,6 +52,8 @@ class Predictor:
     ------
     UnknownNameError
         There is no head in the folder.
+    WrongTypeError
+        `head` is not a path.
     UsageError, DataError, WeightsError
         As `Head.load` and `load_bases` raise; or the head does not know what `abstain` needs.
 
@@ -59,8 +61,9 @@ class Predictor:
     -----
     An image is a path, the bytes of a file, a file opened with ``"rb"``, an image of Pillow, or a
     NumPy array: uint8 of shape (height, width, 3). Methods take one, or several in a list, a
-    generator or an array of four dimensions. A few images are computed by all cores together, and
-    many of them in batches, with each core on its own; features then equal those of a cache.
+    generator, an array of paths, or pixels of four dimensions. A few images are computed by all
+    cores together, and many of them in batches, with each core on its own; features then equal
+    those of a cache.
 
     Examples
     --------
@@ -69,6 +72,7 @@ class Predictor:
     array(['cat', 'dog'], dtype='<U3')
     """
 
+    @checked
     def __init__(
         self, head: str | Path, settings: PredictorSettings | None = None, **options: Any
     ) -> None:

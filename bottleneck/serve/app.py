@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import bottleneck
-from bottleneck.errors import BadImageError, is_out_of_memory, some_of, unquoted
+from bottleneck.errors import BadImageError, did_you_mean, is_out_of_memory, some_of, unquoted
 from bottleneck.records import Prediction
 from bottleneck.serve.batching import Answerer, Batcher, QueueFullError
 from bottleneck.serve.bodies import Bodies, ImageFile
@@ -33,6 +33,8 @@ _SHORT = "the server has not enough memory; send fewer images at once, or try ag
 _FAILED = "the server failed; its own output says why"
 _HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 _PAGE_HEADERS = {**_HEADERS, "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
+
+_PARAMETERS = ("head", "top")
 
 _Handler = Callable[[Request], Awaitable[Response]]
 
@@ -102,6 +104,7 @@ class _Server:
             exception_handlers={HTTPException: self._refused},
             lifespan=self._lifespan,
         )
+        self.app.router.redirect_slashes = False  # to an address that a header names
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> Any:
@@ -164,7 +167,13 @@ class _Server:
         names, top = self._asked(request)
         if self._batcher.entered >= self._limits["queue"]:
             raise _busy()
-        files = await self._bodies.images(request)
+        async with self._bodies.images(request) as files:
+            return await self._answered(files, names, top)
+
+    async def _answered(
+        self, files: Sequence[ImageFile], names: Sequence[str], top: int | None
+    ) -> Response:
+        """Answer with the predictions of images."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
@@ -195,6 +204,9 @@ class _Server:
     def _asked(self, request: Request) -> tuple[Sequence[str], int | None]:
         """Return the heads and the number of classes that a request asks for."""
         query = request.query_params
+        if unknown := [each for each in query if each not in _PARAMETERS]:
+            near = did_you_mean(unknown[0], _PARAMETERS) or "; expected 'head' or 'top'"
+            raise HTTPException(400, f"there is no parameter {unknown[0][:100]!r}{near}")
         names = query.getlist("head") or list(self._digests)
         if unknown := [each for each in names if each not in self._digests]:
             known = some_of(map(repr, self._digests))

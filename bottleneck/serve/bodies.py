@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
@@ -12,7 +13,9 @@ from starlette.requests import Request
 __all__ = ["Bodies", "ImageFile"]
 
 _AT_ONCE = 16
-"""Requests of the largest size that are held in memory together."""
+"""Requests of the largest size that are held in memory together,"""
+_HELD = 2**29
+"""and bytes of smaller ones."""
 _MOST_FILES = 64
 
 
@@ -51,16 +54,17 @@ class Bodies:
         self._most, self._timeout = max_body, timeout
         self._held = 0
 
-    async def images(self, request: Request) -> list[ImageFile]:
-        """Return the images of a request.
+    @asynccontextmanager
+    async def images(self, request: Request) -> AsyncGenerator[list[ImageFile], None]:
+        """Read the images of a request, whose bytes count as held until the block ends.
 
         Parameters
         ----------
         request : Request
             Its body is the bytes of an image, or a form of the type ``multipart/form-data``.
 
-        Returns
-        -------
+        Yields
+        ------
         list of ImageFile
             At least one.
 
@@ -68,22 +72,23 @@ class Bodies:
         ------
         HTTPException
             400 for a body without images, 408 for one that comes too slowly, 413 for one that is
-            too large, 429 if too many are being read.
+            too large, 429 if too many bytes are held.
         """
         held = 0
         content = bytearray()
         try:
-            async with asyncio.timeout(self._timeout):
-                async for chunk in request.stream():
-                    held += len(chunk)
-                    self._held += len(chunk)
-                    self._check(held)
-                    content += chunk
-            return await self._parsed(request, bytes(content))
-        except TimeoutError:
-            raise HTTPException(
-                408, f"the request had not arrived after {self._timeout:g} s; send it faster"
-            ) from None
+            try:
+                async with asyncio.timeout(self._timeout):
+                    async for chunk in request.stream():
+                        held += len(chunk)
+                        self._held += len(chunk)
+                        self._check(held)
+                        content += chunk
+            except TimeoutError:
+                raise HTTPException(
+                    408, f"the request had not arrived after {self._timeout:g} s; send it faster"
+                ) from None
+            yield await self._parsed(request, bytes(content))
         finally:
             self._held -= held
 
@@ -94,8 +99,10 @@ class Bodies:
                 f"the request has more bytes than the limit of {self._most:,}; send fewer or "
                 f"smaller images",
             )
-        if self._held > _AT_ONCE * self._most:
-            raise HTTPException(429, "too many requests are being read; try again later")
+        if self._held > max(_AT_ONCE * self._most, _HELD):
+            raise HTTPException(
+                429, "too many large requests are waiting; try again later", {"retry-after": "1"}
+            )
 
     async def _parsed(self, request: Request, content: bytes) -> list[ImageFile]:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

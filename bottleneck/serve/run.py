@@ -26,6 +26,8 @@ _NEEDED = {
     "python_multipart": "python-multipart",
     "prometheus_client": "prometheus-client",
 }
+_BACKLOG = 2048
+"""Connections that wait to be accepted, as uvicorn has it."""
 _TOKEN = "BOTTLENECK_TOKEN"  # noqa: S105 - the name of a variable
 
 
@@ -40,7 +42,8 @@ def bind(settings: ServeSettings) -> tuple[socket.socket, ServeSettings]:
     Returns
     -------
     (socket.socket, ServeSettings)
-        The socket, which listens only when the server runs; and the settings, with the token.
+        The socket, which already listens: who connects waits until the server runs; and the
+        settings, with the token.
 
     Raises
     ------
@@ -72,6 +75,7 @@ def bind(settings: ServeSettings) -> tuple[socket.socket, ServeSettings]:
     try:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(address)
+        taken.listen(_BACKLOG)  # else another server could take the port, too, until it listens
     except OSError as error:
         taken.close()
         if error.errno == errno.EADDRINUSE:
