@@ -94,7 +94,8 @@ def served_heads(made_once, make_images, site) -> Path:
             base = FrozenBase("little", ["first_relu", "flat"], weights="random:0", pool="avg")
             extract_features(images, base, "cache")
             for name, clf, layer in (("h", "softmax", "flat"), ("s", "svm", "flat")):
-                fit_head(load_features("cache", layer=layer), clf).save(f"heads/{name}")
+                # A small C would give all images the same answer.
+                fit_head(load_features("cache", layer=layer), clf, C=1e4).save(f"heads/{name}")
             fit_head(load_features("cache", layer="first_relu"), "logreg").save("heads/early")
 
     return made_once("served", make) / "heads"
