@@ -270,6 +270,7 @@ WITHOUT_EFFECT = [
     *((f"cache import x.h5 {each}", "FILE *.npy") for each in (
         "--table x.csv", "--model m", "--layer features", "--axes CHW", "--by-row", "--seed 3"
     )),
+    ("serve h --onnx m.onnx", "HEAD"),
     ("suspects --spreadsheet-safe", "--csv or --output"),
     ("suspects --fix x.csv", "--output"),
     ("suggest x.png --spreadsheet-safe", "--csv or --output"),
