@@ -3,6 +3,7 @@
 About 60 s in the first tier, most of it the exporter's.
 """
 
+import hashlib
 import json
 import re
 import subprocess
@@ -123,6 +124,8 @@ def test_images_of_any_size_go_in_and_the_file_says_what_comes_out(cache):
     assert (record.input, record.multilabel, record.thresholds) == ("images", False, ())
     assert record.transform.crop == (32, 32)
     assert record.fingerprints == (head.source.fingerprint,)
+    own = Path("heads/pets/head.json").read_bytes()
+    assert record.head_sha256 == hashlib.sha256(own).hexdigest()
 
 
 SHAPES = ((300, 451), (451, 300), (50, 70), (131, 97), (33, 260))

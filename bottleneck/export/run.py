@@ -18,7 +18,7 @@ from bottleneck.extras import import_extra
 from bottleneck.files import output_file, sha256_of
 from bottleneck.heads import find_head
 from bottleneck.heads.bases import bases_of
-from bottleneck.heads.files import WEIGHTS_FILE
+from bottleneck.heads.files import METADATA_FILE
 from bottleneck.records import ShippedRecord, TransformFacts, facts_of, known_source, public_name
 from bottleneck.settings import ExportSettings
 
@@ -321,7 +321,7 @@ class _Job:
             pools=tuple(part.pool for part in source.parts),
             image_set=source.image_set,
             fingerprints=tuple(part.fingerprint for part in source.parts),
-            head_sha256=sha256_of(self.place / WEIGHTS_FILE),
+            head_sha256=sha256_of(self.place / METADATA_FILE),
             version=bottleneck.__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )

@@ -63,7 +63,7 @@ class ShippedRecord(Record):
     fingerprints : tuple of str
         Fingerprint of each layer's features.
     head_sha256 : str
-        SHA-256 of the head's weights, which tells models apart.
+        SHA-256 of the head's ``head.json``, which has that of its weights: it tells versions apart.
     version : str
         Version of this package.
     created : str
