@@ -104,7 +104,8 @@ class Reduction:
             shares = solve_triangular(lower, lifted.T, lower=True, trans="T").T
             parts = [
                 shares @ ((block - self.mean[columns]) / self.scale[columns])
-                for columns, block in _blocks(X[self.pivots])
+                for layer, part in _layers(X[self.pivots])
+                for columns, block in _blocks(part, layer.start)
             ]
             lifted = np.hstack(parts)
         folded = lifted / self.scale
@@ -142,12 +143,14 @@ def reduce_rows(
     from scipy.linalg.lapack import dpstrf
 
     n_samples, n_features = X.shape
-    mean, scale = column_moments(X, train, standardize=standardize, widths=widths)
+    mean, scale = np.empty(n_features), np.empty(n_features)
 
     def standardised() -> Iterator[tuple[slice, np.ndarray]]:
-        for columns, block in _blocks(X):
-            centred = np.subtract(block, mean[columns], out=block)
-            yield columns, np.divide(centred, scale[columns], out=centred)
+        for layer, part in _layers(X, widths):
+            mean[layer], scale[layer] = _moments(part, train, standardize=standardize)
+            for columns, block in _blocks(part, layer.start):
+                centred = np.subtract(block, mean[columns], out=block)
+                yield columns, np.divide(centred, scale[columns], out=centred)
 
     if n_features <= n_samples:
         rows = np.empty(X.shape, _dtype(n_samples * n_features))
@@ -185,7 +188,7 @@ def is_reducible(X: Columns) -> bool:
 
 
 def column_moments(
-    X: Columns,
+    X: np.ndarray,
     train: np.ndarray | None = None,
     *,
     standardize: bool = True,
@@ -195,7 +198,7 @@ def column_moments(
 
     Parameters
     ----------
-    X : np.ndarray or Parted
+    X : np.ndarray
         Shape (n, d), of any float type.
     train : np.ndarray, optional
         Shape (n,): the rows whose mean and standard deviation are used, as a boolean mask or as
@@ -212,16 +215,10 @@ def column_moments(
     scale : np.ndarray
         float64 of shape (d,), 1 without `standardize`.
     """
-    mean, deviation = np.zeros(X.shape[1]), np.zeros(X.shape[1])
-    fit = slice(None) if train is None else train > 0
-    sample_weight = None if train is None or train.dtype == bool else train[fit]
-    for columns, values in _blocks(X):
-        own = values[fit]
-        mean[columns] = np.average(own, axis=0, weights=sample_weight)
-        if standardize:
-            squares = np.square(np.subtract(own, mean[columns], out=own), out=own)
-            deviation[columns] = np.sqrt(np.average(squares, axis=0, weights=sample_weight))
-    return mean, divisors(mean, deviation, widths) if standardize else np.ones(X.shape[1])
+    layers = (part for _, part in _layers(X, widths))
+    found = [_moments(part, train, standardize=standardize) for part in layers]
+    mean, scale = map(np.concatenate, zip(*found, strict=True))
+    return mean, scale
 
 
 def divisors(mean: np.ndarray, deviation: np.ndarray, widths: Sequence[int] = ()) -> np.ndarray:
@@ -259,11 +256,34 @@ def _dtype(size: int) -> type[np.floating]:
     return np.float64 if size <= SMALL else np.float32
 
 
-def _blocks(X: Columns) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield blocks of columns, as float64 of at most `_BLOCK_BYTES`."""
-    width, first = max(1, _BLOCK_BYTES // (8 * max(1, X.shape[0]))), 0
-    for part in [X] if isinstance(X, np.ndarray) else X.parts():
-        for start in range(0, part.shape[1], width):
-            values = part[:, start : start + width].astype(np.float64)
-            yield slice(first, first + values.shape[1]), values
-            first += values.shape[1]
+def _layers(X: Columns, widths: Sequence[int] = ()) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield the columns of each layer, which are read only once."""
+    ends = np.cumsum(widths, dtype=int)[:-1]
+    end = 0
+    for part in np.split(X, ends, axis=1) if isinstance(X, np.ndarray) else X.parts():
+        end += part.shape[1]
+        yield slice(end - part.shape[1], end), part
+
+
+def _blocks(part: np.ndarray, first: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield blocks of the columns from the given one on, as float64 of at most `_BLOCK_BYTES`."""
+    width = max(1, _BLOCK_BYTES // (8 * max(1, part.shape[0])))
+    for start in range(0, part.shape[1], width):
+        values = part[:, start : start + width].astype(np.float64)
+        yield slice(first + start, first + start + values.shape[1]), values
+
+
+def _moments(
+    part: np.ndarray, train: np.ndarray | None, *, standardize: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and divisor of each column of a layer."""
+    mean, deviation = np.zeros(part.shape[1]), np.zeros(part.shape[1])
+    fit = slice(None) if train is None else train > 0
+    sample_weight = None if train is None or train.dtype == bool else train[fit]
+    for columns, values in _blocks(part, 0):
+        own = values[fit]
+        mean[columns] = np.average(own, axis=0, weights=sample_weight)
+        if standardize:
+            squares = np.square(np.subtract(own, mean[columns], out=own), out=own)
+            deviation[columns] = np.sqrt(np.average(squares, axis=0, weights=sample_weight))
+    return mean, divisors(mean, deviation) if standardize else np.ones(part.shape[1])
