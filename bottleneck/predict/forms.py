@@ -1,6 +1,7 @@
 """The forms in which images are given: paths, bytes, open files, Pillow's images and arrays."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,7 +73,8 @@ class Given:
         if isinstance(image, np.ndarray):
             return InMemory(_checked(image, self.path).copy())
         if hasattr(image, "read"):
-            data = _read(image, self._max_bytes + 1)
+            with _reasons_told():
+                data = image.read(self._max_bytes + 1)
             if isinstance(data, bytes):
                 return self._encoded(data)
         raise WrongTypeError(
@@ -105,15 +107,10 @@ class Given:
             return self._taken
         if isinstance(self._taken, str):
             raise BadImageError(self._taken)
-        try:
-            with open_regular(self._taken) as file:
-                check_size(file, self._max_bytes)
-                file.seek(0)
-                data = file.read()
-        except (OSError, ValueError) as error:  # ValueError of a path with a NUL
-            if isinstance(error, BadImageError):
-                raise
-            raise BadImageError(getattr(error, "strerror", None) or str(error)) from error
+        with _reasons_told(), open_regular(self._taken) as file:
+            check_size(file, self._max_bytes)
+            file.seek(0)
+            data = file.read()
         check_ending(self._taken.suffix, data[:HEAD])
         return Encoded(data)
 
@@ -150,10 +147,14 @@ def given_images(
         yield Given(image, number, max_bytes, max_pixels)
 
 
-def _read(file: Any, size: int) -> Any:
+@contextmanager
+def _reasons_told() -> Iterator[None]:
+    """Turn errors of reading a file into reasons why an image cannot be used."""
     try:
-        return file.read(size)
-    except (OSError, ValueError) as error:  # ValueError of a closed file, or of bytes as text
+        yield
+    except BadImageError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError of a closed file, or a path with a NUL
         raise BadImageError(getattr(error, "strerror", None) or str(error)) from error
 
 
