@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
 from bottleneck.bases.timm_models import build_timm
-from bottleneck.errors import (
-    WeightsError,
-)
+from bottleneck.errors import WeightsError
 from bottleneck.extras import import_extra
 
 if TYPE_CHECKING:

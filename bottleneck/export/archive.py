@@ -28,7 +28,7 @@ from bottleneck.export.checking import Runtime
 from bottleneck.export.networks import Parts, load_parts
 from bottleneck.folders import replaced_folder
 from bottleneck.heads import Head
-from bottleneck.heads.files import check_head_folder, is_of_head
+from bottleneck.heads.files import METADATA_FILE, check_head_folder, is_of_head
 from bottleneck.heads.head import OWN_FOLDER
 from bottleneck.records import public_name, with_parts
 
@@ -133,8 +133,8 @@ def unpack_head(file: str | Path, folder: str | Path) -> Path:
             (new / entry.filename).parent.mkdir(exist_ok=True)
             with archive.open(entry) as stored, (new / entry.filename).open("wb") as stream:
                 shutil.copyfileobj(stored, stream)
-        if not (new / "head.json").is_file():
-            raise DataError(f"{told} (it has no head.json); {remedy}")
+        if not (new / METADATA_FILE).is_file():
+            raise DataError(f"{told} (it has no {METADATA_FILE}); {remedy}")
     return target
 
 

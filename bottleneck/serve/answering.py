@@ -1,6 +1,5 @@
 """Fitted heads that answer the images of a server."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 import torch
 
 from bottleneck.extract.decoding import Encoded
+from bottleneck.files import sha256_of
 from bottleneck.heads import Head
 from bottleneck.heads.files import METADATA_FILE
-from bottleneck.inputs import read_regular
 from bottleneck.predict.engine import Engine, Pixels
 from bottleneck.records import known_source
 from bottleneck.serve.batching import Answer
@@ -40,8 +39,7 @@ class Heads:
     ) -> None:
         self._engine = Engine({name: head for name, (_, head) in folders.items()}, settings)
         self._digests = {
-            name: hashlib.sha256(read_regular(folder / METADATA_FILE)).hexdigest()
-            for name, (folder, _) in folders.items()
+            name: sha256_of(folder / METADATA_FILE) for name, (folder, _) in folders.items()
         }
         self._threads = torch.get_num_threads()
         self.workers, self.batch_size = self._engine.workers, self._engine.batch_size

@@ -66,12 +66,8 @@ class _Server:
             name: getattr(settings, name) for name in ("max_body", "max_pixels", "queue", "timeout")
         }
         self._bodies = Bodies(settings.max_body, settings.timeout)
-        self._batcher = Batcher(
-            answerer,
-            settings.queue,
-            lambda size: self._metrics.batches.observe(size),  # noqa: PLW0108 - made below
-        )
         self._metrics = Metrics(lambda: self._batcher.entered)
+        self._batcher = Batcher(answerer, settings.queue, self._metrics.batches.observe)
         description = described()
         drop, docs = drop_page(), docs_page(description)
 
