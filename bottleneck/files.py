@@ -1,5 +1,6 @@
 """File names, and atomic writes of small files."""
 
+import errno
 import hashlib
 import json
 import os
@@ -178,7 +179,10 @@ def check_writable(path: Path) -> None:
     """
     try:
         if path.exists() and not path.is_file():
-            path.open("ab").close()
+            # A pipe is not opened: who reads it would see its end.
+            if path.is_dir() or not os.access(path, os.W_OK):
+                number = errno.EISDIR if path.is_dir() else errno.EACCES
+                raise OSError(number, os.strerror(number))
             return
         folder = path.resolve().parent
         while not folder.exists() and folder.parent != folder:

@@ -25,6 +25,7 @@ from hypothesis import settings
 from joblib.externals.loky import reusable_executor
 from PIL import Image
 from served import served_heads, serving  # noqa: F401 - fixtures
+from sites import installed
 from skimage import data
 from threadpoolctl import threadpool_limits
 
@@ -178,10 +179,10 @@ def site(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def little(site, monkeypatch) -> str:
+def little(site) -> Iterator[str]:
     """Name of a base of another package with few weights, for tests of anything but networks."""
-    monkeypatch.setattr(sys, "path", [str(site), *sys.path])
-    return "little"
+    with installed(site):
+        yield "little"
 
 
 @cache

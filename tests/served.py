@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sites import installed
 
 from bottleneck import FrozenBase, ImageSet, extract_features, fit_head, load_features
 from bottleneck.cli import main
@@ -87,8 +88,7 @@ def served_heads(made_once, make_images, site) -> Path:
     """A folder of heads on layers of one base: ``h`` and ``s``, and ``early``."""
 
     def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "path", [str(site), *sys.path])
+        with installed(site), pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             images = ImageSet.from_folder(make_images(cat=20, dog=20))
             base = FrozenBase("little", ["first_relu", "flat"], weights="random:0", pool="avg")

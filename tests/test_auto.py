@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Finished
+from sites import installed
 
 from bottleneck import Cache, ExperimentLog, Head, ImageSet
 from bottleneck.auto import Clock, bases_here, choose_bases, forecast_bases
@@ -68,8 +69,7 @@ def nets(tmp_path_factory):
         "[bottleneck.bases]\nnet1 = nets:one\nnet2 = nets:two\n"
     )
     (site / "nets.py").write_text(NETS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(site), *sys.path])
+    with installed(site):
         yield site
 
 

@@ -22,6 +22,7 @@ from onnx import helper, parser
 from packaging.requirements import Requirement
 from PIL import Image
 from served import Running, until
+from sites import installed
 
 from bottleneck import (
     FrozenBase,
@@ -71,8 +72,7 @@ def files(made_once, site) -> Path:
     """A folder with the head ``h``, and with ``pixels.onnx`` and ``whole.onnx`` of it."""
 
     def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "path", [str(site), *sys.path])
+        with installed(site), pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             for channel, label in enumerate(CLASSES):
                 Path("data", label).mkdir(parents=True)
@@ -89,8 +89,7 @@ def files(made_once, site) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(files, site, images) -> np.ndarray:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(site), *sys.path])
+    with installed(site):
         found = Predictor(files / "heads" / "h").predict_proba(images)
     assert np.ptp(found, axis=0).min() > 0.3  # other answers would be seen
     return found

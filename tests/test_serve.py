@@ -23,6 +23,7 @@ import pytest
 import starlette.exceptions
 from conftest import crops
 from served import Answered, answer_of, form, until
+from sites import installed
 from starlette.requests import Request
 
 from bottleneck import Head, Predictor, ServeSettings
@@ -52,8 +53,7 @@ def shares(answer: Answered) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(served_heads, site, images) -> np.ndarray:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(site), *sys.path])
+    with installed(site):
         found = Predictor(served_heads / "h").predict_proba(images)
     assert np.unique(found[:, 0].round(3)).size > len(images) / 2  # no answer is that of another
     return found

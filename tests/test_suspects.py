@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sites import installed
 
 from bottleneck import ImageSet, find_suspects, load_features, select_features
 from bottleneck.errors import DataError, MissingExtraError, UsageError
@@ -162,9 +163,8 @@ def test_an_early_release_of_cleanlab_is_refused(features, monkeypatch, tmp_path
     folder = tmp_path / "site" / "cleanlab-2.8.1.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: cleanlab\nVersion: 2.8.1\n")
-    monkeypatch.setattr(sys, "path", [str(folder.parent), *sys.path])
     told = "needs cleanlab>=2.9, but 2.8.1 is installed; run 'pip install \"cleanlab>=2.9\"'"
-    with pytest.raises(MissingExtraError, match=told):
+    with installed(folder.parent), pytest.raises(MissingExtraError, match=told):
         find_suspects(features)
 
 
