@@ -211,7 +211,7 @@ def test_bytes_of_requests_count_until_they_are_answered(monkeypatch):
 def test_a_slow_upload_is_ended(serving, images):
     server = serving("h", "--timeout", 1)
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
         answer = answer_of(connection)
     assert answer.status == 408
     assert "had not arrived after 1 s" in answer.text
@@ -237,6 +237,21 @@ def test_a_token_is_asked_for(serving, images):
                 assert "the token is missing or wrong" in refused.content["error"]
         assert server.predict(images[0], Authorization=f"bearer {TOKEN}").status == 200
         assert server.ask("/info", Authorization=f"Bearer {TOKEN}").status == 200
+
+
+def test_pages_of_other_sites_do_not_reach_a_server_without_a_token(serving, images):
+    """A site may have its name lead to this machine, so that its pages could read the answers."""
+    server = serving("h")
+    for host in ("localhost", "LOCALHOST:80", "127.0.0.1", "127.1.2.3:9", "[::1]", "[::1]:8000"):
+        assert server.predict(images[0], Host=host).status == 200
+    for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "192.0.2.1", ":", ""):
+        for path, body in (("/predict", images[0]), ("/info", None), ("/", None)):
+            refused = server.ask(path, body, Host=host)
+            assert refused.status == 421
+            assert "answers as localhost only" in refused.content["error"]
+    secret = serving("h", "--token", TOKEN)
+    asked = {"Host": "evil.example", "Authorization": f"Bearer {TOKEN}"}
+    assert secret.predict(images[0], **asked).status == 200
 
 
 @pytest.mark.parametrize(
@@ -331,7 +346,7 @@ def test_killed_and_slow_clients_change_nothing_for_others(serving, images, expe
     """Half uploads, clients that go while they wait, and one byte at a time."""
     server = serving("h", "--timeout", 60)
     generator = random.Random(0)
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
 
     def bad(number: int) -> None:
         data = head % len(images[0]) + images[0]

@@ -3,11 +3,12 @@
 import asyncio
 import hashlib
 import hmac
+import ipaddress
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from starlette.applications import Starlette
@@ -35,6 +36,7 @@ _HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 _PAGE_HEADERS = {**_HEADERS, "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
 
 _PARAMETERS = ("head", "top")
+_PORT = re.compile(r":\d*$")
 
 _Handler = Callable[[Request], Awaitable[Response]]
 
@@ -60,7 +62,7 @@ class _Server:
     def __init__(self, answerer: Answerer, settings: ServeSettings) -> None:
         self._heads = answerer.facts()
         self._digests = {each["head"]: each["digest"] for each in self._heads}
-        self._timeout = settings.timeout
+        self._timeout, self._name = settings.timeout, settings.host.lower()
         self._token = _hashed(settings.token) if settings.token else None
         self._limits = {
             name: getattr(settings, name) for name in ("max_body", "max_pixels", "queue", "timeout")
@@ -112,6 +114,7 @@ class _Server:
 
         async def handle(request: Request) -> Response:
             try:
+                self._check_host(request)
                 answer = await handler(request)
             except HTTPException as error:
                 answer = await self._refused(request, error)
@@ -133,6 +136,21 @@ class _Server:
         if sentence == HTTPException(error.status_code).detail:  # the router's, not one of ours
             sentence = f"there is no {asked}; /docs lists what there is"
         return _error(error.status_code, sentence, error.headers)
+
+    def _check_host(self, request: Request) -> None:
+        """Without a token, refuse pages of other sites whose name was made to lead here."""
+        host = request.headers.get("host", "localhost")
+        if self._token is None and not self._is_here(_PORT.sub("", host).strip("[]").lower()):
+            raise HTTPException(
+                421,
+                f"the server is asked as {host[:100]!r}, but answers as localhost only; use its "
+                f"address, or start it with a token",
+            )
+
+    def _is_here(self, name: str) -> bool:
+        with suppress(ValueError):
+            return ipaddress.ip_address(name).is_loopback
+        return name in {"localhost", self._name}
 
     def _secret(self, handler: _Handler) -> _Handler:
         """Ask for the token, if there is one."""

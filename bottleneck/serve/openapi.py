@@ -51,6 +51,7 @@ _REFUSALS = {
     "404": "No such head is served.",
     "408": "The request came too slowly.",
     "413": "The request is too large.",
+    "421": "Without a token, the server is asked by another name than this machine's own.",
     "422": "No image of the request can be used; each has its reason.",
     "429": "Too many images are waiting; try again later.",
     "503": "There was no answer in time, or not enough memory.",
