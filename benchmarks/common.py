@@ -72,7 +72,7 @@ def options(**sizes: tuple[Any, Any]) -> argparse.Namespace:
         several = isinstance(usual, tuple)
         sample = usual[0] if several else usual
         parser.add_argument(
-            f"--{name}",
+            f"--{name.replace('_', '-')}",
             type=Path if sample is None else type(sample),
             nargs="+" if several else None,
             choices=usual if several and isinstance(sample, str) else None,

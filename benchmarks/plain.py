@@ -124,7 +124,7 @@ def split(name: str, seed: int, folder: Path, given: argparse.Namespace) -> Imag
     """Return a set with training, validation and test images."""
     if given.packages:
         source = given.packages / name if (given.packages / name).is_dir() else given.packages
-        sizes = {"images": given.images, "train": given.train}
+        sizes = {name: getattr(given, name) for name in ("images", "train", "test_share")}
         images = load(name, source, folder / "sets", seed=seed, **sizes)
     else:
         place = folder / f"faces-{seed}"
@@ -479,9 +479,10 @@ if __name__ == "__main__":
         packages=(None, None),
         images=(2400, 2400),
         train=(0, 0),
+        test_share=(0.5, 0.5),
         every=(1, 5),
         seeds=((0, 1, 2, 3, 4), (0,)),
         ways=(tuple(WAYS), tuple(WAYS)),
-        unfreeze=("blocks.5", "blocks.5"),
+        unfreeze=("blocks.3", "blocks.5"),
         epochs=(20, 2),
     )

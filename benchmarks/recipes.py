@@ -77,9 +77,9 @@ class Averaged(Training):
 
     averaged: AveragedModel
 
-    def scores(self) -> np.ndarray:
+    def scores(self, first: int | None = None) -> np.ndarray:
         with self._average():
-            return super().scores()
+            return super().scores(first)
 
     def weights(self) -> dict[str, torch.Tensor]:
         with self._average():
@@ -498,5 +498,5 @@ if __name__ == "__main__":
         every=(1, 5),
         seeds=((0, 1), (0,)),
         epochs=(0, 1),
-        variants=(tuple(VARIANTS), ("default", "low rank")),
+        variants=(tuple(VARIANTS), ("default", "low rank", "moving average")),
     )

@@ -63,7 +63,14 @@ class Row:
 
 
 def load(
-    name: str, source: Path, out: Path, *, images: int = MOST, seed: int = 0, train: int = 0
+    name: str,
+    source: Path,
+    out: Path,
+    *,
+    images: int = MOST,
+    seed: int = 0,
+    train: int = 0,
+    test_share: float = 0.2,
 ) -> ImageSet:
     """Return an image set from the files of its package.
 
@@ -81,6 +88,8 @@ def load(
         Seed of the splits, and of the training images. The images are the same with each.
     train : int
         Keep so many training images, and all test images; 0 for all.
+    test_share : float
+        Share of test images.
 
     Returns
     -------
@@ -91,7 +100,7 @@ def load(
     rows = by_turns(distinct(SETS[name](source, out)))[:images]
     if not rows:
         raise SystemExit(f"no images of {name} in {source}; see --help for how to obtain them")
-    parts = split_groups(rows, seed)
+    parts = split_groups(rows, seed, test_share)
     parts["train"] = by_turns(parts["train"], seed)[: train or None]
     table = out / f"{name}-{seed}{f'-{train}' if train else ''}.csv"
     with table.open("w", newline="", encoding="utf-8") as stream:
@@ -123,11 +132,11 @@ def rank(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def split_groups(rows: list[Row], seed: int) -> dict[str, list[Row]]:
+def split_groups(rows: list[Row], seed: int, test_share: float) -> dict[str, list[Row]]:
     """Divide rows as `ImageSet.with_splits` does, but groups instead of images."""
     items = [ImageItem(str(row.path), row.group, row.label) for row in rows]
     parts: dict[str, list[Row]] = {"train": [], "test": []}
-    for row, item in zip(rows, split_items(items, seed=seed), strict=True):
+    for row, item in zip(rows, split_items(items, test_share=test_share, seed=seed), strict=True):
         parts[item.split or ""].append(row)
     return parts
 

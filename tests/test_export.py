@@ -63,7 +63,7 @@ def data() -> Path:
 def cache(little, data) -> Cache:
     """A cache with the features of these images."""
     cache = Cache("cache")
-    base = FrozenBase(little, ["penultimate"], weights="random")
+    base = FrozenBase(little, ["penultimate"], weights="random", precision="fp32")
     extract_features(ImageSet.from_folder(data), base, cache)
     return cache
 
