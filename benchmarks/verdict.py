@@ -69,7 +69,8 @@ def some(name: str, size: int, place: Path, given: argparse.Namespace) -> tuple[
     """Return a set with so many training images, 0 for all; and the folder of its cache."""
     if given.packages:
         source = given.packages / name
-        return load(name, source, place / "set", images=given.images, train=size), place
+        sizes = {"images": given.images, "train": size, "test_share": given.test_share}
+        return load(name, source, place / "set", **sizes), place
     folder = place / f"faces-{size}"
     return pictures(folder, every=given.every).with_splits(test_share=0.3), place
 
@@ -182,6 +183,7 @@ if __name__ == "__main__":
         bases=(BASES, BASES[:1]),
         sizes=((100, 300, 0), (0,)),
         images=(2400, 200),
+        test_share=(0.5, 0.5),
         every=(1, 3),
         repeats=(5, 1),
         epochs=(20, 1),
