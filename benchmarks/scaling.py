@@ -36,7 +36,7 @@ from sets import SETS, load
 METRICS = ("accuracy", "log_loss")
 
 
-def deviations(_mean: np.ndarray, deviation: np.ndarray, _widths: object) -> np.ndarray:
+def deviations(_mean: np.ndarray, deviation: np.ndarray, _widths: object = None) -> np.ndarray:
     """As scikit-learn's `StandardScaler`."""
     return np.where(deviation > 0, deviation, 1)
 
