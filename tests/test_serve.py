@@ -211,7 +211,9 @@ def test_bytes_of_requests_count_until_they_are_answered(monkeypatch):
 def test_a_slow_upload_is_ended(serving, images):
     server = serving("h", "--timeout", 1)
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc"
+        )
         answer = answer_of(connection)
     assert answer.status == 408
     assert "had not arrived after 1 s" in answer.text
@@ -244,7 +246,14 @@ def test_pages_of_other_sites_do_not_reach_a_server_without_a_token(serving, ima
     server = serving("h")
     for host in ("localhost", "LOCALHOST:80", "127.0.0.1", "127.1.2.3:9", "[::1]", "[::1]:8000"):
         assert server.predict(images[0], Host=host).status == 200
-    for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "192.0.2.1", ":", ""):
+    for host in (
+        "evil.example",
+        "evil.example:8000",
+        "127.0.0.1.evil.example",
+        "192.0.2.1",
+        ":",
+        "",
+    ):
         for path, body in (("/predict", images[0]), ("/info", None), ("/", None)):
             refused = server.ask(path, body, Host=host)
             assert refused.status == 421

@@ -70,7 +70,7 @@ class Advice(CacheRecord):
         Of several bases, the comparison and the one that was chosen, which all else is about.
     """
 
-    SCHEMA: ClassVar[int] = 3
+    SCHEMA: ClassVar[int] = 4
 
     time: Time
     source: FeatureSource

@@ -30,6 +30,9 @@ EARLY = 0.5
 """Maximum multiply-adds of an early layer, as a fraction of those of the last layer."""
 _WORTH, _WORTH_SHARE = 0.01, 0.1
 """A useful gain is at least one point of accuracy and at least a tenth of the error."""
+_TRAINED = 1 / 3
+"""Least multiply-adds of the blocks to train where nothing else tells where to start, as a fraction
+of those of the last layer."""
 _BACKWARD = 3
 """Cost of a forward and a backward pass, in forward passes."""
 
@@ -169,7 +172,7 @@ class Evidence:
         overall error where classes overlap, as confident predictions are far from the class border.
         It is as high as the overall error where labels are wrong at random.
     tuning : FineTuning or None
-        The cheapest fine-tuning, of the last block only.
+        Fine-tuning of the last blocks, with a third of the multiply-adds.
     layer_choice, head_choice : Estimate or None
         Gain in accuracy of choosing the best of the other layers, or heads, see `gain_of_choice`;
         None if there are not several.
@@ -192,6 +195,11 @@ class Evidence:
     def error(self) -> float:
         """The fraction of held-out images that are classified wrongly."""
         return 1 - self.accuracy.value
+
+    @property
+    def wrong(self) -> float:
+        """Number of training images that are classified wrongly when they are held out."""
+        return self.error * self.images
 
     @property
     def worth(self) -> float:
@@ -311,8 +319,8 @@ class Depths:
         Parameters
         ----------
         after : FeatureSource
-            The last frozen layer. If it is `last`, or no weights follow it, the last block is
-            trained.
+            The last frozen layer. If it is `last`, or no weights follow it, the last blocks are
+            trained, with a third of the multiply-adds.
         n_features, n_classes : int
             Sizes of the head.
 
@@ -325,11 +333,12 @@ class Depths:
         names, total = list(self._costs), self._costs[self.last.layer]
         first = names.index(after.layer) + 1
         if self._costs[after.layer] >= total:
-            # Layers after the last block belong to it, such as a convolution before the pooling; a
-            # layer within a block ends the block.
-            ends = [place for place, name in enumerate(names) if name in self._network.blocks]
-            below = [end for end in ends if end < names.index(self.last.layer)]
-            first = max(below[:-1] if below == ends else below, default=-1) + 1
+            most = (1 - _TRAINED) * total
+            blocks = self._network.blocks
+            below = (
+                n for n, name in enumerate(names) if name in blocks and self._costs[name] <= most
+            )
+            first = max(below, default=-1) + 1
         frozen = self._costs[names[first - 1]] if first else 0
         epoch = frozen + _BACKWARD * (total - frozen)
         return FineTuning(

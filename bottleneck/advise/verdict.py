@@ -45,8 +45,9 @@ _NOISE_SHARE = 0.5
 _NEAR_CHANCE = 0.5
 """A head with more than this fraction of the error of guessing has no confident predictions."""
 
-_CLAIMS = {PLATEAUED: _SHOWN, CEILING: _RULED_OUT, NOTHING_LEFT: _RULED_OUT}
-"""What a verdict says of the gain from fine-tuning."""
+_TO_LEARN_FROM = 200
+"""Fine-tuning gained where heads were wrong about so many training images, if these are held out;
+see docs/performance.md."""
 
 _Conclusion = tuple[str, str, Estimate | None, str | None]
 """Kind of a verdict, its reason, the expected gain, and the layer to fine-tune from."""
@@ -96,14 +97,16 @@ class Verdict:
     sentence : str
         The recommendation, with its evidence, expected gain and cost.
     layer : str or None
-        Layer to start fine-tuning from, if the head has plateaued, or if only fine-tuning can show
-        whether it has.
+        Layer to start fine-tuning from, if that is expected to gain, or if only that can show
+        whether the head has plateaued.
     gain : Estimate or None
         Expected gain in accuracy, if any, with its 95% interval.
     at_most : float
         Upper bound of any gain, from the error of the most confident predictions.
     options : list of Option
         All options considered.
+    tuning_gains : bool
+        Whether fine-tuning is expected to gain, whatever the kind.
     """
 
     kind: str
@@ -112,6 +115,7 @@ class Verdict:
     gain: Estimate | None
     at_most: float
     options: list[Option]
+    tuning_gains: bool
 
 
 def decide(evidence: Evidence) -> Verdict:
@@ -120,6 +124,9 @@ def decide(evidence: Evidence) -> Verdict:
     The rules in order: nothing is left to gain; else the shown option with the largest gain; else
     undecided, if the interval of any option includes a useful gain; else the curve is flat, and the
     verdict names what limits it.
+
+    Fine-tuning is expected to gain if the head has plateaued, or if there are enough errors to
+    learn from and they are neither those of labels nor of images.
 
     Parameters
     ----------
@@ -132,7 +139,16 @@ def decide(evidence: Evidence) -> Verdict:
     """
     options = _options(evidence)
     kind, text, gain, layer = _conclusion(evidence, options)
-    return Verdict(kind, f"{kind}: {text}", layer, gain, evidence.at_most, options)
+    enough = evidence.wrong >= _TO_LEARN_FROM and kind not in {CEILING, NOTHING_LEFT}
+    if enough and kind != PLATEAUED and evidence.tuning:
+        layer = layer or evidence.tuning.layer
+        text += (
+            f"; fine-tuning from {layer} is expected to gain as well, as the head is wrong about "
+            f"{evidence.wrong:.0f} of the training images when they are held out; cost: "
+            f"{_cost(evidence, evidence.tuning)}"
+        )
+    gains = enough or kind == PLATEAUED
+    return Verdict(kind, f"{kind}: {text}", layer, gain, evidence.at_most, options, gains)
 
 
 def borne_out(verdict: Verdict, evidence: Evidence, gain: Estimate) -> str:
@@ -150,12 +166,12 @@ def borne_out(verdict: Verdict, evidence: Evidence, gain: Estimate) -> str:
     str
         A clause.
     """
-    told, state = f"the verdict {verdict.kind!r}", _state(evidence, gain)
-    if verdict.kind not in _CLAIMS:
-        return f"{told} says nothing about fine-tuning"
+    state = _state(evidence, gain)
+    told = f"'advise' expected {'a' if verdict.tuning_gains else 'no'} gain from fine-tuning"
     if state == _OPEN:
-        return f"these images are too few to show whether {told} is right"
-    return f"{told} is {'' if state == _CLAIMS[verdict.kind] else 'not '}borne out"
+        return f"{told}: these images are too few to show whether there is one"
+    right = (state == _SHOWN) == verdict.tuning_gains
+    return f"{told}, which is {'' if right else 'not '}borne out"
 
 
 def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:
