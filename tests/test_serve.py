@@ -161,7 +161,22 @@ def test_refusals_are_one_sentence_without_a_path_of_the_server(serving, served_
         assert answer.headers["x-content-type-options"] == "nosniff"
     with socket.create_connection(("127.0.0.1", server.port)) as raw:
         raw.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
-        assert answer_of(raw).status == 400
+        refused = answer_of(raw)
+    assert (refused.status, refused.headers["connection"]) == (400, "close")
+    assert refused.content["error"].startswith("the request is not HTTP/1.1; see /docs")
+    assert server.predict(images[0]).status == 200
+
+
+def test_too_many_connections_are_told_as_other_errors(serving, images):
+    server = serving("h", "--queue", 1)
+    others = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(140)]
+    until(lambda: server.ask("/health").status == 503)
+    refused = server.predict(images[0])
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert refused.content["error"] == "the server has too many connections; try again later"
+    for each in others:
+        each.close()
+    until(lambda: server.ask("/health").status == 200)
     assert server.predict(images[0]).status == 200
 
 
@@ -211,7 +226,9 @@ def test_bytes_of_requests_count_until_they_are_answered(monkeypatch):
 def test_a_slow_upload_is_ended(serving, images):
     server = serving("h", "--timeout", 1)
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc"
+        )
         answer = answer_of(connection)
     assert answer.status == 408
     assert "had not arrived after 1 s" in answer.text
@@ -244,7 +261,14 @@ def test_pages_of_other_sites_do_not_reach_a_server_without_a_token(serving, ima
     server = serving("h")
     for host in ("localhost", "LOCALHOST:80", "127.0.0.1", "127.1.2.3:9", "[::1]", "[::1]:8000"):
         assert server.predict(images[0], Host=host).status == 200
-    for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "192.0.2.1", ":", ""):
+    for host in (
+        "evil.example",
+        "evil.example:8000",
+        "127.0.0.1.evil.example",
+        "192.0.2.1",
+        ":",
+        "",
+    ):
         for path, body in (("/predict", images[0]), ("/info", None), ("/", None)):
             refused = server.ask(path, body, Host=host)
             assert refused.status == 421
