@@ -204,6 +204,7 @@ def test_a_head_that_cannot_be_evaluated_says_why(make_images, little):
     head = fit_head(load_features(cache), "lda")
     report = make_report(cache, {"h": head})
     assert "has no test images" in report.heads[0].problem
+    assert report.heads[0].problem.endswith("and fit again, or choose another with --split")
     assert report.heads[0].problem in report.notes[0]
     assert all(each.given[0] for each in report.images)
     write_report(report, "report.html")
