@@ -98,7 +98,7 @@ def choose_layer(cache: "Cache", settings: "FeatureSettings") -> "FeatureSource"
 
 
 def choose_joined(cache: "Cache", settings: "FitFeatures") -> "AnySource":
-    """Select the features of a head: several layers that are joined, or one.
+    """Select features of one layer, or of several that are joined.
 
     Parameters
     ----------
@@ -126,8 +126,8 @@ def choose_joined(cache: "Cache", settings: "FitFeatures") -> "AnySource":
         given = getattr(settings, name)
         if len(given) > 1:
             raise UsageError(
-                f"`{name}` is given {len(given)} times ({', '.join(given)}), but a head is fitted "
-                f"on one; give one, or give `join` to fit the head on all of them side by side"
+                f"`{name}` is given {len(given)} times ({', '.join(given)}), but features are of "
+                f"one; give one, or give `join` to take all of them side by side"
             )
         one[name.removesuffix("s")] = next(iter(given), None)
     shared = {name: getattr(settings, name) for name in ("image_set", "views", "augment")}
