@@ -485,7 +485,7 @@ def flip_value(part: Path) -> None:
 
 MISTAKES = [
     (("--head", "none"), 2, "no head 'none'"),
-    (("--head", "h", "--head", "h"), 2, "a head is given twice with --head"),
+    (("--head", "h", "--head", "h"), 2, "two heads have the name 'h'; give each once"),
     (("--set", "data", "--head", "h"), 2, "--set and --head exclude each other"),
     (("--output", "a.doc"), 2, "expected a name in .html, .htm, .md, .json, or give --format"),
     (("--output", "data"), 2, "'data' is a folder, but a report is a file"),

@@ -287,7 +287,7 @@ def test_pages_of_other_sites_do_not_reach_a_server_without_a_token(serving, ima
         (("--host", "no.such.host.invalid", "h"), "is not an address of this machine"),
         (("--host", "192.0.2.1", "--token", TOKEN, "h"), "give another --port or --host"),
         (("--token", "short", "h"), "--token must have at least 16 letters"),
-        (("h", "h"), "two heads with one name cannot be served"),
+        (("h", "h"), "two heads have the name 'h'; give each once"),
         (("--port", "70000", "h"), "--port must be a whole number from 0 to 65535, got '70000'"),
         (("--port", "0", "--abstain", "99", "blind"), "does not know how far images are"),
     ],

@@ -1,6 +1,6 @@
 """What a command takes where nothing is named, and the line that says so."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "choose_features",
     "choose_head",
+    "choose_heads",
     "choose_joined",
     "choose_layer",
     "choose_several",
@@ -64,6 +65,41 @@ def choose_head(
     if name is None and others:
         note(f"note: {place.name} is the newest of {others + 1} heads; {other}")
     return place, head
+
+
+def choose_heads(
+    folder: Path, names: Sequence[str], other: str = "--head takes others"
+) -> "dict[str, tuple[Path, Head]]":
+    """Load several heads, as `choose_head` does; without names the newest.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the heads.
+    names : sequence of str
+        Names or paths.
+    other : str
+        How others are taken.
+
+    Returns
+    -------
+    dict of str to (Path, Head)
+        By the name of its folder, each head's folder, and the head.
+
+    Raises
+    ------
+    UsageError
+        Two have one name.
+    DataError, UnknownNameError
+        See `bottleneck.heads.find_head`.
+    """
+    found: dict[str, tuple[Path, Head]] = {}
+    for name in names or (None,):
+        place, head = choose_head(folder, name, other)
+        if place.name in found:
+            raise UsageError(f"two heads have the name {place.name!r}; give each once")
+        found[place.name] = place, head
+    return found
 
 
 def choose_layer(cache: "Cache", settings: "FeatureSettings") -> "FeatureSource":
