@@ -78,7 +78,7 @@ def files(made_once, site) -> Path:
                 Path("data", label).mkdir(parents=True)
                 for number, image in enumerate(crops(16, seed=channel)):
                     coloured(image, channel).save(f"data/{label}/{number}.png")
-            base = FrozenBase("little", weights="random:0")
+            base = FrozenBase("little", weights="random:0", precision="fp32")
             extract_features(ImageSet.from_folder("data"), base, "cache")
             fit_head(load_features("cache"), "softmax").save("heads/h")
             for name, whole in (("pixels", False), ("whole", True)):
