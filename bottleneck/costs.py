@@ -10,9 +10,9 @@ from bottleneck.bases import find_model
 from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError
 from bottleneck.pooling import pooled_shape
-from bottleneck.records import AnySource, FeatureSource
+from bottleneck.records import AnySource, Extraction, FeatureSource
 
-__all__ = ["Cost", "HeadShape", "comparable_work", "cost_of"]
+__all__ = ["Cost", "HeadShape", "comparable_work", "costs_of"]
 
 
 @dataclass(frozen=True)
@@ -79,26 +79,31 @@ class Cost:
     multiply_adds_per_prediction: int | None = None
 
 
-def cost_of(cache: Cache, source: AnySource, head: HeadShape) -> Cost:
-    """Return what features cost, and a prediction by a head on them.
+def costs_of(cache: Cache, priced: Sequence[tuple[AnySource, HeadShape]]) -> list[Cost]:
+    """Return what features cost, and predictions by heads on them.
 
     Parameters
     ----------
     cache : Cache
         The cache, with the records of extractions and the banks.
-    source : FeatureSource or JoinedSource
-        The features. Of joined layers, those of one base take one pass; passes add up.
-    head : HeadShape
-        The head.
+    priced : sequence of (FeatureSource or JoinedSource, HeadShape)
+        Features and the head on them. Of joined layers, those of one base take one pass; passes
+        add up.
 
     Returns
     -------
-    Cost
+    list of Cost
+        In the same order.
     """
+    runs = cache.runs(damaged_too=False)
+    return [_cost(cache, runs, *each) for each in priced]
+
+
+def _cost(cache: Cache, runs: Sequence[Extraction], source: AnySource, head: HeadShape) -> Cost:
     passes: dict[Any, list[FeatureSource]] = {}
     for part in source.parts:
         passes.setdefault((part.model, part.weights, str(part.adjustments)), []).append(part)
-    seconds = _total([_seconds(cache, own) for own in passes.values()])
+    seconds = _total([_seconds(runs, own) for own in passes.values()])
     base = _total([_multiply_adds(own) for own in passes.values()])
     banks = {bank.path: bank for part in source.parts for bank in cache.banks_of(part)[:1]}
     known = banks and all(bank.exists for bank in banks.values())
@@ -138,7 +143,7 @@ def _total(values: Sequence[float | None]) -> float | None:
     return sum(known) if len(known) == len(values) else None
 
 
-def _seconds(cache: Cache, parts: Sequence[FeatureSource]) -> float | None:
+def _seconds(runs: Sequence[Extraction], parts: Sequence[FeatureSource]) -> float | None:
     """Return the measured seconds for each computed image of the layers of one base.
 
     Runs that computed few images count little, as they mostly measure how long a start takes.
@@ -146,7 +151,7 @@ def _seconds(cache: Cache, parts: Sequence[FeatureSource]) -> float | None:
     wanted = {(part.image_set, part.fingerprint) for part in parts}
     found = [
         (run.seconds, run.computed + run.views_computed)
-        for run in cache.runs(damaged_too=False)
+        for run in runs
         if wanted & {(run.image_set, layer.fingerprint) for layer in run.layers}
     ]
     images = sum(each for _, each in found)

@@ -27,6 +27,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "WrongTypeError",
+    "as_options",
     "counted",
     "did_you_mean",
     "first_line",
@@ -227,6 +228,25 @@ def some_of(names: Iterable[str], separator: str = ", ", most: int = 8) -> str:
     """
     first, others = list(names)[:most], list(names)[most:]
     return separator.join([*first, f"{len(others)} more"] if others else first)
+
+
+def as_options(error: BaseException) -> str:
+    """Return an error's message with options of the command line in place of parameters.
+
+    Parameters
+    ----------
+    error : BaseException
+        The error.
+
+    Returns
+    -------
+    str
+    """
+
+    def option(found: re.Match[str]) -> str:
+        return " ".join(filter(None, ("--" + found[1].replace("_", "-"), found[2])))
+
+    return re.sub(r"`(\w+)(?:=([^`]*))?`", option, str(error))
 
 
 def unquoted(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bottleneck.arguments import checked
 from bottleneck.errors import DataError, UsageError, WrongTypeError
+from bottleneck.experiments import share_interval
 from bottleneck.features import SPLITS, Features
 from bottleneck.files import atomic_write
 from bottleneck.heads import Head
@@ -37,6 +38,8 @@ class ClassMetrics:
         Images that have the label.
     precision, recall : float or None
         None if no image was given the label, or no image has it.
+    precision_interval, recall_interval : tuple of float or None
+        Their 95% score intervals, as of the accuracy.
     average_precision : float or None
         Mean precision over the images that have the label, ranked by score; None if none has.
     """
@@ -46,6 +49,8 @@ class ClassMetrics:
     precision: float | None
     recall: float | None
     average_precision: float | None
+    precision_interval: tuple[float, float] | None = None
+    recall_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,13 +123,7 @@ class Evaluation:
     extreme_loss_share: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the evaluation in JSON types.
-
-        Returns
-        -------
-        dict of str to Any
-            Fields by name, nested objects as dictionaries.
-        """
+        """Return the evaluation in JSON types."""
         return asdict(self)
 
     def worst_confusions(self, most: int) -> list[dict[str, Any]]:
@@ -309,10 +308,7 @@ def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targe
 def _evaluated(
     split: str, leaks: int, targets: Targets, scores: np.ndarray, metrics: dict[str, Any]
 ) -> Evaluation:
-    from scipy.stats import binomtest
-
     right = round(metrics["accuracy"] * len(targets))
-    interval = binomtest(right, len(targets)).proportion_ci(method="wilson")
     classes = _class_metrics(scores, targets)
     precisions = [each.average_precision for each in classes if each.average_precision is not None]
     mean = {"average_precision": float(np.mean(precisions)) if precisions else 0.0}
@@ -320,7 +316,7 @@ def _evaluated(
         split=split,
         images=len(targets),
         leaks=leaks,
-        accuracy_interval=(float(interval.low), float(interval.high)),
+        accuracy_interval=share_interval(right, len(targets)),
         classes=classes,
         confusion=None if targets.multilabel else _confusion(scores, targets),
         **metrics | mean,
@@ -329,10 +325,19 @@ def _evaluated(
 
 def _class_metrics(scores: np.ndarray, targets: Targets) -> list[ClassMetrics]:
     carried, given = targets.indicators, decide(scores, multilabel=targets.multilabel)
-    right, images, called = (each.sum(axis=0) for each in (carried & given, carried, given))
+    counted = carried & given, carried, given
+    right, images, called = (each.sum(axis=0).tolist() for each in counted)
     return [
-        ClassMetrics(label, int(n), _share(hits, calls), _share(hits, n), precision)
-        for label, n, hits, calls, precision in zip(
+        ClassMetrics(
+            label,
+            n,
+            hits / calls if calls else None,
+            hits / n if n else None,
+            mean_precision,
+            share_interval(hits, calls) if calls else None,
+            share_interval(hits, n) if n else None,
+        )
+        for label, n, hits, calls, mean_precision in zip(
             targets.classes, images, right, called, average_precisions(scores, targets), strict=True
         )
     ]
@@ -343,7 +348,3 @@ def _confusion(scores: np.ndarray, targets: Targets) -> list[list[int]]:
     pairs = targets.codes * k + scores.argmax(axis=1)
     counts: list[list[int]] = np.bincount(pairs, minlength=k * k).reshape(k, k).tolist()
     return counts
-
-
-def _share(part: int, whole: int) -> float | None:
-    return float(part / whole) if whole else None

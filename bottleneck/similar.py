@@ -1,11 +1,11 @@
 """Similar images: rows of features that are nearest by cosine, and groups of near-duplicates.
 
-Nothing is approximated: each row is compared with each, in blocks. Cosines are rounded to six
-decimals, about the precision of float32, so that equal rows have equal cosines.
+Nothing is approximated: each row is compared with each. Cosines are rounded to six decimals, about
+the precision of float32, so that equal rows have equal cosines.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -29,18 +29,16 @@ __all__ = [
 ]
 
 Rows: TypeAlias = np.ndarray | StreamedRows
-"""Features of shape (n, d), in memory or read in blocks."""
 Progress: TypeAlias = Callable[[str, int, int], object]
 """Takes a stage, the number of rows done and their total."""
 _DECIMALS = 6
 _AT_ONCE = 512
-"""Rows that are compared with a block of others at a time."""
+"""Rows that are compared with a block of others at a time,"""
 _QUERIES = 4096
-"""Rows whose neighbours are looked up in one pass."""
+"""and rows whose neighbours are looked up in one pass."""
 _BLOCK_BYTES = 2**28
 """Memory for rows in memory that are compared with all later ones in one pass."""
-_LEAST = 2**24
-"""That for streamed rows, whatever their limit."""
+_LEAST = 2**24  # for streamed rows, whatever their limit
 _MOST_PAIRS = 2**22
 """Pairs of similar rows that are kept before their groups are merged."""
 
@@ -104,6 +102,8 @@ def similar_images(
 ) -> tuple[list[Similar], list[RejectedImage]]:
     """Find the images of a set that are most similar to each of some images.
 
+    Of joined layers, the cosine is the mean over those of each layer, so that all count alike.
+
     Parameters
     ----------
     features : Features
@@ -146,20 +146,26 @@ def similar_images(
     own = [known[item.digest] for item in items]
     # Enough that the image itself can be left out.
     most = top and top + max(own)
-    nearby = nearest(features.X, np.stack(vectors), most, progress=progress)
+    wanted, widths = np.stack(vectors), features.widths
+    nearby = nearest(features.X, wanted, most, widths=widths, progress=progress)
     found = []
     for item, itself, places, cosines in zip(items, own, *nearby, strict=True):
         others = features.digests[places] != item.digest
         pairs = zip(places[others][:top], cosines[others][:top].tolist(), strict=True)
         neighbours = [
-            Neighbour(_item(features, place), round(each, _DECIMALS)) for place, each in pairs
+            Neighbour(features.item(place), round(each, _DECIMALS)) for place, each in pairs
         ]
         found.append(Similar(item, neighbours, itself))
     return found, rejected
 
 
 def nearest(
-    X: Rows, queries: np.ndarray, top: int, *, progress: Progress = silent
+    X: Rows,
+    queries: np.ndarray,
+    top: int,
+    *,
+    widths: Sequence[int] = (),
+    progress: Progress = silent,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the rows with the highest cosines to each of some vectors, in one pass.
 
@@ -171,6 +177,8 @@ def nearest(
         Shape (m, d).
     top : int
         Number of rows to find for each; at most n are found.
+    widths : sequence of int, optional
+        Numbers of columns of joined layers, in order: each is scaled to unit length first.
     progress : callable, optional
         Called with ``"similar"``, the number of rows done, and n.
 
@@ -196,12 +204,11 @@ def nearest(
             f"`queries` have shape {queries.shape}; expected (m, {X.shape[1]}), as `X` has "
             f"{X.shape[1]} columns"
         )
-    shape = len(queries), min(top, len(X))
+    shape, wanted = (len(queries), min(top, len(X))), np.array(queries, np.float32)
     places, cosines = np.zeros(shape, np.int64), np.full(shape, -np.inf, np.float32)
-    wanted = np.array(queries, np.float32)
-    _scale(wanted)
+    _scale(wanted, widths)
     progress("similar", 0, len(X))
-    for rows, values in _unit_pieces(X):
+    for rows, values in _unit_pieces(X, widths):
         for own in _chunks(len(queries)):
             found = wanted[own] @ values.T
             _merge(places[own], cosines[own], found, rows.start)
@@ -281,16 +288,10 @@ def near_duplicate_groups(
     return [each for each in np.split(order, cuts) if len(each) > 1]
 
 
-def _item(features: Features, place: np.integer) -> ImageItem:
-    label = None if features.y is None else str(features.y[place])
-    path, digest, split = (
-        str(each[place]) for each in (features.paths, features.digests, features.splits)
-    )
-    return ImageItem(path, digest, label, split or None)
-
-
-def _scale(values: np.ndarray) -> None:
-    """Scale rows to unit length in place; those of zeros stay."""
+def _scale(values: np.ndarray, widths: Sequence[int] = ()) -> None:
+    """Scale rows to unit length in place, those of several layers apart; rows of zeros stay."""
+    for part in np.split(values, np.cumsum(widths)[:-1], axis=1) if len(widths) > 1 else ():
+        _scale(part)
     lengths = np.sqrt(np.einsum("ij,ij->i", values, values))
     if not np.isfinite(lengths).all():  # squares of huge values
         values /= np.abs(values).max(axis=1, keepdims=True).clip(1)
@@ -303,11 +304,11 @@ def _chunks(count: int) -> Iterator[slice]:
         yield slice(start, min(start + _AT_ONCE, count))
 
 
-def _unit_pieces(X: Rows) -> Iterator[tuple[slice, np.ndarray]]:
+def _unit_pieces(X: Rows, widths: Sequence[int] = ()) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield blocks of rows that are scaled to unit length."""
     read = X.blocks if isinstance(X, StreamedRows) else partial(iter, [X])
     for rows, values in pieces(read, np.zeros(X.shape[1]), _AT_ONCE // 8):
-        _scale(values)
+        _scale(values, widths)
         yield rows, values
 
 

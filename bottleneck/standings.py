@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from bottleneck.cache import Cache
-from bottleneck.costs import Cost, HeadShape, comparable_work, cost_of
+from bottleneck.costs import Cost, HeadShape, comparable_work, costs_of
 from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.experiments import (
     LOWER_IS_BETTER,
@@ -24,6 +24,7 @@ from bottleneck.experiments import (
 )
 from bottleneck.features import has_changed
 from bottleneck.images import ImageSet
+from bottleneck.records import AnySource
 
 __all__ = ["Standing", "Standings", "rank_bases"]
 
@@ -190,7 +191,8 @@ def rank_bases(
     for each in ranked:
         groups.setdefault(str(each.experiment.settings["model"]), []).append(each)
     images = ImageSet.read_csv(cache.set_file(sets[0]))
-    costs = {name: _cost(own[0].experiment, cache, images) for name, own in groups.items()}
+    priced = [_priced(own[0].experiment, images) for own in groups.values()]
+    costs = dict(zip(groups, costs_of(cache, priced), strict=True))
     bases = _with_front(_standings(groups, costs, metric), metric)
     number, score = unselected(ranked, metric)
     return Standings(
@@ -292,7 +294,8 @@ def _within(interval: Interval | None, metric: str) -> Interval | None:
     return max(0.0, low), high if metric == _UNBOUNDED else min(1.0, high)
 
 
-def _cost(experiment: Experiment, cache: Cache, images: ImageSet) -> Cost:
+def _priced(experiment: Experiment, images: ImageSet) -> tuple[AnySource, HeadShape]:
+    """Return the features of an experiment, and what the cost of its head depends on."""
     known = experiment.settings
     head = HeadShape(
         clf=str(known["clf"]),
@@ -300,7 +303,7 @@ def _cost(experiment: Experiment, cache: Cache, images: ImageSet) -> Cost:
         images=int(known.get("images", 0)),
         hidden=int(known.get("hidden", 0)),
     )
-    return cost_of(cache, source_of(experiment), head)
+    return source_of(experiment), head
 
 
 def _with_front(bases: Sequence[Standing], metric: str) -> list[Standing]:

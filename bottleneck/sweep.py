@@ -23,7 +23,7 @@ from bottleneck.heads import MLP, cross_validate
 from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.problem import Fold, Progress
 from bottleneck.heads.recipes import Recipe
-from bottleneck.heads.shots import Bench, Shots, make_bench
+from bottleneck.heads.shots import FoldedRows, Shots, folded_rows
 from bottleneck.records import AnySource
 from bottleneck.settings import SweepSettings
 from bottleneck.solvers import in_parallel
@@ -166,34 +166,34 @@ def _plan(
         root, digest = cache.root.absolute(), features.images.digest_of()
         load = partial(_load, root, layer, digest, memory)
         for shots, recipe in product(settings.shots, recipes):
-            bench = make_bench(settings, features, recipe, shots)
-            fewest = min(int(fold.fit.sum()) for folds in bench.repeats for fold in folds)
+            folded = folded_rows(settings, features, recipe, shots)
+            fewest = min(int(fold.fit.sum()) for folds in folded.repeats for fold in folds)
             given = getattr(settings, recipe.parameter or "", ())
-            shared = _described(settings, features, recipe, bench)
+            shared = _described(settings, features, recipe, folded)
             described = {
                 value: shared | ({recipe.parameter: value} if recipe.parameter else {})
                 for value in recipe.values_for(fewest, given)
             }
             missing = [value for value, each in described.items() if log.find(each) is None]
-            folds = [(k, fold) for k, own in enumerate(bench.repeats) for fold in range(len(own))]
+            folds = [(k, fold) for k, own in enumerate(folded.repeats) for fold in range(len(own))]
             score = partial(_score, load, (settings, recipe, shots), missing)
             yield _Trial(described, missing, score, folds if missing else [])
 
 
 def _described(
-    settings: SweepSettings, features: Features, recipe: Recipe, bench: Bench
+    settings: SweepSettings, features: Features, recipe: Recipe, folded: FoldedRows
 ) -> dict[str, Any]:
     """Return the settings that all values of a hyperparameter have in common, as logged.
 
     Later settings are logged only where they differ from what earlier versions did.
     """
-    repeats = bench.repeats
+    repeats = folded.repeats
     held = int(repeats[0][0].held.sum())
-    copies = bench.is_of_val and held < len(features.split("val"))
+    copies = folded.is_of_val and held < len(features.split("val"))
     later = {
         "power": settings.power,
         "normalize": settings.normalize,
-        "shots": bench.shots,
+        "shots": folded.shots,
         "least_divisor": LEAST_DIVISOR if settings.standardize else 0.0,
     }
     return {
@@ -209,7 +209,7 @@ def _described(
         # Older logs may have scores of copies of training images, too.
         **({"val_images": held} if copies else {}),
         **{name: value for name, value in later.items() if value != SINCE[name]},
-        **({"fewer_images": bench.fewer} if bench.fewer else {}),
+        **({"fewer_images": folded.fewer} if folded.fewer else {}),
     }
 
 
@@ -269,9 +269,9 @@ def _score(
     features = load()
     started = time.perf_counter()
     settings, recipe, shots = asked
-    bench = make_bench(settings, features, recipe, shots)
+    folded = folded_rows(settings, features, recipe, shots)
     _, repeat, number = place
-    problem, fold = bench.problem, bench.repeats[repeat][number]
+    problem, fold = folded.problem, folded.repeats[repeat][number]
     if shots != "all":
         used = fold.fit | fold.held
         problem, fold = problem.take(used), Fold(fold.fit[used], fold.held[used])

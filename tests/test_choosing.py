@@ -53,6 +53,28 @@ def test_each_part_is_scored_by_what_the_others_choose(margins):
         assert found["selected"] == score_metrics("softmax", choice.best, targets, temperature)
 
 
+def test_the_temperature_of_a_candidate_is_fitted_once(monkeypatch):
+    """On all rows, and without each part; an earlier candidate's metrics are its own, too."""
+    targets, parts, (first, second, *_) = candidates(0)
+    fits = []
+
+    def counted(*rows) -> float:
+        fits.append(len(rows[1]))
+        return fit_temperature(*rows)
+
+    monkeypatch.setattr("bottleneck.heads.choosing.fit_temperature", counted)
+    choice = Choice("softmax", targets, parts, margins=True)
+    for scores in (first, second):
+        choice.offer(scores)
+        found = choice.metrics(scores)
+        own = fit_temperature("softmax", scores, targets)
+        expected = score_metrics("softmax", scores, targets, own)
+        assert {name: found[name] for name in expected} == expected
+    assert fits == [60, *[48] * 5] * 2
+    assert choice.metrics(first)["log_loss"] != choice.metrics(second)["log_loss"]
+    assert fits[12:] == [60]
+
+
 @pytest.mark.parametrize(("factor", "rows"), [(1, 20), (1, 400), (0.2, 400), (5, 400)])
 def test_a_temperature_is_fitted_only_where_it_helps(factor, rows):
     """Never with a higher calibration error or log loss than without, on rows held out of it."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import bottleneck
-from bottleneck.errors import counted
+from bottleneck.errors import UsageError, as_options, counted
 
 FILES = sorted(Path(bottleneck.__file__).parent.rglob("*.py"))
 NOUNS = (
@@ -41,6 +41,11 @@ NEVER_ONE = {
 )
 def test_a_count_agrees_with_its_noun(text, expected):
     assert text == expected
+
+
+def test_parameters_become_options():
+    told = as_options(UsageError("'`' needs `image_set`, or `augment=standard`; give `join`"))
+    assert told == "'`' needs --image-set, or --augment standard; give --join"
 
 
 def constants(tree):

@@ -78,8 +78,10 @@ def evaluation_of(confusion: np.ndarray, classes: tuple[str, ...]) -> Evaluation
 def test_wilsons_interval_is_the_published_one():
     """81 of 263: 0.2553 to 0.3662, as Newcombe 1998 (Statistics in Medicine 17) prints it."""
     confusion = np.array([[81, 182], [0, 0]])
-    low, high = evaluation_of(confusion, ("a", "b")).accuracy_interval
-    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+    found = evaluation_of(confusion, ("a", "b"))
+    for low, high in (found.accuracy_interval, found.classes[0].recall_interval):
+        assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+    assert found.classes[0].precision_interval[1] == 1
 
 
 def test_absent_classes_have_no_metrics():
@@ -88,6 +90,7 @@ def test_absent_classes_have_no_metrics():
     assert found.classes[2].average_precision is None
     assert found.classes[2].recall is None
     assert found.classes[2].precision is None
+    assert found.classes[2].recall_interval is found.classes[2].precision_interval is None
     assert found.balanced_accuracy == pytest.approx((1 + 0.5) / 2)
     assert found.log_loss == pytest.approx(np.log(1003) * 1 / 5 + np.log(1003 / 1001) * 4 / 5)
     assert found.confusion == confusion.tolist()

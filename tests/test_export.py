@@ -182,6 +182,18 @@ def test_integers_take_images_too(cache):
     assert found.images == 60
 
 
+def test_integers_of_a_head_without_test_images(little, data):
+    """There is no accuracy to tell, neither in the result nor in the card."""
+    rows = [f"{path.as_posix()},{path.parent.name},train" for path in data.rglob("*.png")]
+    Path("table.csv").write_text("\n".join(["path,label,split", *rows]))
+    store = Cache("cache")
+    extract_features(ImageSet.open("table.csv"), FrozenBase(little, weights="random"), store)
+    saved(store)
+    found = export_head("pets", "pets.onnx", precision="int8", card=True)
+    assert (found.held_out, found.accuracy_before, found.accuracy_after) == (0, None, None)
+    assert "- The base computes with 8-bit integers.\n" in Path("README.md").read_text()
+
+
 WITHOUT_THIS_PACKAGE = """
 import json, sys, torch
 sys.modules["bottleneck"] = None
@@ -363,6 +375,10 @@ def test_a_model_card_tells_data_scores_and_use(cache, bottleneck):
     assert "| cat | 16 | 4 |" in body.replace(" train", "")
     low, high = evaluation.accuracy_interval
     assert f"{low:.4f} to {high:.4f}" in body
+    cat = evaluation.classes[0]
+    low, high = cat.recall_interval
+    assert low < cat.recall <= high
+    assert f"| {cat.recall:.4f} | {low:.4f} to {high:.4f} |" in body
     lying = Image.Exif()
     lying[ExifTags.Base.Orientation] = 6
     whole = Image.fromarray(photograph("chelsea"))

@@ -281,6 +281,7 @@ def test_bad_input_is_one_sentence(bottleneck, files, monkeypatch):
         ((pixels, "h"), 2, "--onnx and HEAD exclude each other; give one"),
         ((pixels, "--abstain", 90), 2, "--abstain is for heads, which have their base and know"),
         ((pixels, "--device", "cuda"), 2, "--device is for heads"),
+        ((pixels, "--weights", "DEFAULT"), 2, "--weights is for heads, which have their base and"),
     ]
     for arguments, code, told in cases:
         ended = bottleneck("serve", "--port", 0, "--onnx", *arguments)

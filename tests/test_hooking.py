@@ -1,6 +1,8 @@
 """Networks that cannot be traced: layers by forward hooks. About 4 s in the first tier."""
 
+import resource
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -135,6 +137,36 @@ def test_bfloat16_is_near(monkeypatch):
         for each in ("fp32", "bf16")
     )
     torch.testing.assert_close(near, exact, rtol=0.05, atol=0.05)
+
+
+class Large(nn.Module):
+    """A network of 400 MB whose path depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 2000, SIDE)
+        self.blocks = nn.Sequential(*(nn.Linear(2000, 2000) for _ in range(25)))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.stem(images).flatten(1)
+        return self.blocks(maps if maps.sum().item() < 1e9 else -maps)
+
+
+def measured_large() -> tuple[float, int]:
+    """Bytes that measuring it adds to the most that this process had, and its layers."""
+    torch.set_num_threads(1)
+    Network(Model("small", "test:small", lambda _: Untraced(), PIXELS))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = Network(Model("large", "test:large", lambda _: Large(), PIXELS))
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (after - before) * 1024, len(found.layers)
+
+
+def test_a_large_network_is_measured_without_the_memory_of_its_weights(processes):
+    with ProcessPoolExecutor(1, mp_context=processes) as pool:
+        added, layers = pool.submit(measured_large).result()
+    assert layers > 25
+    assert added < 150e6
 
 
 class Several(nn.Module):

@@ -204,6 +204,7 @@ def test_a_head_that_cannot_be_evaluated_says_why(make_images, little):
     head = fit_head(load_features(cache), "lda")
     report = make_report(cache, {"h": head})
     assert "has no test images" in report.heads[0].problem
+    assert report.heads[0].problem.endswith("and fit again, or choose another with --split")
     assert report.heads[0].problem in report.notes[0]
     assert all(each.given[0] for each in report.images)
     write_report(report, "report.html")
@@ -484,7 +485,7 @@ def flip_value(part: Path) -> None:
 
 MISTAKES = [
     (("--head", "none"), 2, "no head 'none'"),
-    (("--head", "h", "--head", "h"), 2, "a head is given twice with --head"),
+    (("--head", "h", "--head", "h"), 2, "two heads have the name 'h'; give each once"),
     (("--set", "data", "--head", "h"), 2, "--set and --head exclude each other"),
     (("--output", "a.doc"), 2, "expected a name in .html, .htm, .md, .json, or give --format"),
     (("--output", "data"), 2, "'data' is a folder, but a report is a file"),

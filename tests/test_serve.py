@@ -161,7 +161,22 @@ def test_refusals_are_one_sentence_without_a_path_of_the_server(serving, served_
         assert answer.headers["x-content-type-options"] == "nosniff"
     with socket.create_connection(("127.0.0.1", server.port)) as raw:
         raw.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
-        assert answer_of(raw).status == 400
+        refused = answer_of(raw)
+    assert (refused.status, refused.headers["connection"]) == (400, "close")
+    assert refused.content["error"].startswith("the request is not HTTP/1.1; see /docs")
+    assert server.predict(images[0]).status == 200
+
+
+def test_too_many_connections_are_told_as_other_errors(serving, images):
+    server = serving("h", "--queue", 1)
+    others = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(140)]
+    until(lambda: server.ask("/health").status == 503)
+    refused = server.predict(images[0])
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert refused.content["error"] == "the server has too many connections; try again later"
+    for each in others:
+        each.close()
+    until(lambda: server.ask("/health").status == 200)
     assert server.predict(images[0]).status == 200
 
 
@@ -272,7 +287,7 @@ def test_pages_of_other_sites_do_not_reach_a_server_without_a_token(serving, ima
         (("--host", "no.such.host.invalid", "h"), "is not an address of this machine"),
         (("--host", "192.0.2.1", "--token", TOKEN, "h"), "give another --port or --host"),
         (("--token", "short", "h"), "--token must have at least 16 letters"),
-        (("h", "h"), "two heads with one name cannot be served"),
+        (("h", "h"), "two heads have the name 'h'; give each once"),
         (("--port", "70000", "h"), "--port must be a whole number from 0 to 65535, got '70000'"),
         (("--port", "0", "--abstain", "99", "blind"), "does not know how far images are"),
     ],

@@ -12,7 +12,7 @@ from bottleneck.errors import UsageError
 from bottleneck.exchange import import_array
 from bottleneck.experiments import compare, interval_of
 from bottleneck.heads.prepare import recipe_of
-from bottleneck.heads.shots import draw_images, make_bench
+from bottleneck.heads.shots import draw_images, folded_rows
 
 COUNTS = (1, 2, 4)
 
@@ -65,13 +65,13 @@ def test_held_out_images_are_in_no_draw_and_draws_are_the_same_for_all(val):
     settings = SweepSettings(shots=COUNTS, repeats=2)
     features = [load_features("cache", each) for each in layers(val=val, groups=not val)]
     for shots in COUNTS:
-        benches = [make_bench(settings, each, recipe_of(clf), shots)
+        several = [folded_rows(settings, each, recipe_of(clf), shots)
                    for each in features for clf in ("softmax", "knn")]  # fmt: skip
-        first = benches[0]
+        first = several[0]
         held = [fold.held for folds in first.repeats for fold in folds]
         draws = [fold.fit for folds in first.repeats for fold in folds]
         assert len(draws) == len({each.tobytes() for each in draws}) == (10 if val else 6)
-        for other in benches[1:]:
+        for other in several[1:]:
             folds = [fold for own in other.repeats for fold in own]
             assert all((fold.fit == own).all() for fold, own in zip(folds, draws, strict=True))
         groups, codes = first.problem.groups, first.problem.targets.codes
@@ -147,7 +147,7 @@ def test_what_cannot_be_drawn_is_told_before_anything_is_fitted(bottleneck):
     several = replace(features, y=np.array([each.label for each in items]),
                       images=replace(features.images, items=tuple(items)))  # fmt: skip
     with pytest.raises(UsageError, match="`shots` counts the images of each class, but the labels"):
-        make_bench(SweepSettings(shots=(1,)), several, recipe_of("svm"), 1)
+        folded_rows(SweepSettings(shots=(1,)), several, recipe_of("svm"), 1)
 
 
 def test_labels_at_random_are_not_predicted_from_few_images():

@@ -56,6 +56,19 @@ def test_the_nearest_rows_are_those_of_all_cosines(dtype):
     assert (places == order).mean() > 0.999
 
 
+def test_joined_layers_count_alike():
+    """Whatever the sizes of their values; the mean of the cosines of each."""
+    generator = np.random.default_rng(0)
+    parts = [generator.normal(size=(3000, d)).astype(np.float32) for d in (40, 9)]
+    X = np.hstack([parts[0], 1e4 * parts[1]])
+    places, cosines = nearest(X, X[:20], 6, widths=(40, 9))
+    expected = np.mean([cosine_similarity(each[:20], each) for each in parts], axis=0)
+    order = np.argsort(-expected, axis=1)[:, :6]
+    assert np.allclose(cosines, np.take_along_axis(expected, order, axis=1), atol=2e-6)
+    assert (places == order).mean() > 0.99
+    assert (nearest(X, X[:20], 6)[0] != order).mean() > 0.1
+
+
 def test_equal_cosines_are_in_the_order_of_the_rows():
     X = np.tile(np.eye(3, dtype=np.float32), (4000, 1)) * np.arange(1, 12001)[:, None]
     places, cosines = nearest(X, np.eye(3)[[1]], 5)
@@ -160,6 +173,32 @@ def test_the_command_finds_copies_and_leaves_the_image_itself_out(bottleneck, st
     assert [each["cosine"] for each in known["neighbours"]] == pytest.approx(best, abs=2e-6)
     streamed = json.loads(bottleneck(*words, "--json", "--memory", "1").out)
     assert streamed == found
+
+
+def test_the_command_compares_joined_layers(bottleneck, little, make_images):
+    """The same from the cache, from files, and streamed."""
+    images = ImageSet.from_folder(make_images(cat=10, dog=10))
+    base = FrozenBase(little, ["first_relu", "flat"], weights="random", pool="avg")
+    extract_features(images, base, Cache("cache"))
+    shutil.copy("data/cat/004.png", "moved.png")
+    with Image.open("moved.png") as image:
+        image.save("new.bmp")
+    words = ("similar", "moved.png", "new.bmp", "--layer", "first_relu", "--layer", "flat")
+    found = json.loads(bottleneck(*words, "--join", "--top", 5, "--json").out)
+    assert found["layer"] == "first_relu + flat"
+    known, new = found["similar"]
+    assert new["neighbours"][0] == {
+        "path": "data/cat/004.png",
+        "label": "cat",
+        "split": known["neighbours"][0]["split"],
+        "cosine": 1.0,
+    }
+    assert new["neighbours"][1:] == known["neighbours"][:4]
+    streamed = bottleneck(*words, "--join", "--top", 5, "--memory", "1", "--json")
+    assert json.loads(streamed.out) == found
+    refused = bottleneck(*words)
+    assert refused.code == 2
+    assert "--layer is given 2 times (first_relu, flat), but features are of one; " in refused.err
 
 
 @pytest.mark.usefixtures("stored")

@@ -26,6 +26,8 @@ from bottleneck import (
     HeadClassifier,
     ImageSet,
     extract_features,
+    fit_head,
+    join_layers,
     load_features,
     select_features,
 )
@@ -109,6 +111,24 @@ def test_listed_layers_are_joined(paths, calls):
     joined = make_pipeline(BottleneckFeatures(**own), HeadClassifier("ridge", C=1e-3))
     scores = joined.fit(paths, labels_of(paths)).decision_function(paths)
     assert (scores == head.decision_function(found)).all()
+
+
+def test_layers_are_scaled_apart_as_by_fit_head(faces):
+    own = {"model": "squeezenet1_1", "weights": "random", "layer": ["features.3", "features.12"]}
+    base = FrozenBase("squeezenet1_1", own["layer"], weights="random")
+    cache, images = Cache(), ImageSet.from_folder(faces)
+    extract_features(images, base, cache)
+    both = [select_features(cache, layer=each, pool="avg") for each in own["layer"]]
+    joined = load_features(cache, join_layers(both)).split("train")
+    head = fit_head(joined, C=1.0, normalize="l2")
+    features = BottleneckFeatures(**own, pool="avg")
+    found = features.transform(joined.paths)
+    assert (found == joined.X).all()
+    apart = HeadClassifier(C=1.0, normalize="l2", widths=features.widths)
+    apart.fit(found, joined.labels)
+    assert np.allclose(apart.predict_proba(found), head.predict_proba(found), atol=1e-4)
+    together = HeadClassifier(C=1.0, normalize="l2").fit(found, joined.labels)
+    assert not np.allclose(together.predict_proba(found), head.predict_proba(found), atol=1e-3)
 
 
 def test_stored_features_are_not_computed_again(paths, calls, loads):

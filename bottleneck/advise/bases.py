@@ -9,7 +9,7 @@ import numpy as np
 from bottleneck.advise.curve import Estimate, Samples
 from bottleneck.advise.scoring import Bench, Scored
 from bottleneck.cache import Cache
-from bottleneck.costs import Cost, HeadShape, comparable_work, cost_of
+from bottleneck.costs import Cost, HeadShape, comparable_work, costs_of
 from bottleneck.errors import UsageError
 from bottleneck.features import join_layers
 from bottleneck.heads.recipes import MLP, Recipe
@@ -197,6 +197,9 @@ def choose_base(
     found = [_Found(model, own, *_chosen(own, scored)) for model, own in bases.items()]
     found.sort(key=lambda each: -float(each.accuracy.values.mean()))
     first, pairs = found[0], len(found) * (len(found) - 1) // 2
+    source = join_layers([each.layer for each in found[:2]])
+    priced: list[AnySource] = [*(each.layer for each in found), source]
+    *costs, cost = costs_of(cache, [(each, head) for each in priced])
     scores = [
         BaseScore(
             model=each.model,
@@ -205,14 +208,12 @@ def choose_base(
             best_of=len(each.layers),
             accuracy=each.accuracy.estimate().share(),
             difference=(each.accuracy - first.accuracy).estimate(pairs) if place else None,
-            cost=cost_of(cache, each.layer, head),
+            cost=costs[place],
         )
         for place, each in enumerate(found)
     ]
-    source = join_layers([each.layer for each in found[:2]])
     accuracy = _accuracy(score(source))
     difference = (accuracy - first.accuracy).estimate()
-    cost = cost_of(cache, source, head)
     joined = JoinedBases(source, accuracy.estimate().share(), difference, cost)
     model, sentence = sentence_on(scores, joined)
     _, choice = _chosen(list(scored), scored)

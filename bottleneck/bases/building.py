@@ -74,8 +74,9 @@ class _WithoutInitialisation(TorchFunctionMode):
     ) -> Any:
         name = getattr(func, "__name__", "")
         in_place = name.endswith("_") and not name.endswith("__")
-        if in_place and args and isinstance(args[0], nn.Parameter) and name not in _KEPT:
-            return args[0]
+        changed = args[0] if args else (kwargs or {}).get("tensor")  # so torch.nn.init hands it on
+        if in_place and isinstance(changed, nn.Parameter) and name not in _KEPT:
+            return changed
         return func(*args, **(kwargs or {}))
 
 

@@ -19,7 +19,9 @@ from bottleneck.bases.recording import Result, Run, tensors_in
 __all__ = ["Hooked", "own_result"]
 
 _SMALL = 3
-"""A batch size for networks that have to compute values to be measured."""
+"""A batch size for networks that have to compute values to be measured,"""
+_WEIGHT = 0.01
+"""and the value of all their weights."""
 
 
 def own_result(*inputs: Any) -> None:
@@ -76,12 +78,18 @@ class Hooked:
         self.measure = cache(lambda size: _Measured(self._run(size), self.nodes))
 
     def _first_run(self, size: tuple[int, int]) -> "Run":
-        """Run the model where it can be: on the meta device, else on the CPU with few images."""
+        """Run the model where it can be: on the meta device, else on the CPU with few images.
+
+        There its weights are all one number, which takes no memory, unless it needs its own.
+        """
         self._probe, self._count = self.root, PROBE
         run = self._run(size)
         if run.error:
+            self._probe, self._count = _with_one_weight(built(self._build)), _SMALL
+            run = self._run(size)
+        if run.error:
             with torch.random.fork_rng(devices=[]):
-                self._probe, self._count = self._build().eval(), _SMALL
+                self._probe = self._build().eval()
             run = self._run(size)
         if run.error:
             raise run.error
@@ -147,6 +155,14 @@ class Hooked:
             if name not in tensors and isinstance(each, nn.Parameter):
                 each.data = torch.empty(0)  # of a module that is not reached
         return _Cut(network, wanted, several=several)
+
+
+def _with_one_weight(network: nn.Module) -> nn.Module:
+    """Replace each parameter by a tensor of its shape that stores a single number."""
+    for each in network.parameters():
+        if each.is_floating_point():
+            each.data = torch.full((), _WEIGHT, dtype=each.dtype).expand(each.shape)
+    return network.requires_grad_(requires_grad=False)
 
 
 class _Measured:

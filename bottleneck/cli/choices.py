@@ -1,6 +1,6 @@
 """What a command takes where nothing is named, and the line that says so."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "choose_features",
     "choose_head",
+    "choose_heads",
     "choose_joined",
     "choose_layer",
     "choose_several",
@@ -66,6 +67,41 @@ def choose_head(
     return place, head
 
 
+def choose_heads(
+    folder: Path, names: Sequence[str], other: str = "--head takes others"
+) -> "dict[str, tuple[Path, Head]]":
+    """Load several heads, as `choose_head` does; without names the newest.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the heads.
+    names : sequence of str
+        Names or paths.
+    other : str
+        How others are taken.
+
+    Returns
+    -------
+    dict of str to (Path, Head)
+        By the name of its folder, each head's folder, and the head.
+
+    Raises
+    ------
+    UsageError
+        Two have one name.
+    DataError, UnknownNameError
+        See `bottleneck.heads.find_head`.
+    """
+    found: dict[str, tuple[Path, Head]] = {}
+    for name in names or (None,):
+        place, head = choose_head(folder, name, other)
+        if place.name in found:
+            raise UsageError(f"two heads have the name {place.name!r}; give each once")
+        found[place.name] = place, head
+    return found
+
+
 def choose_layer(cache: "Cache", settings: "FeatureSettings") -> "FeatureSource":
     """Select a layer; if none of several is named the deepest, which is noted.
 
@@ -98,7 +134,7 @@ def choose_layer(cache: "Cache", settings: "FeatureSettings") -> "FeatureSource"
 
 
 def choose_joined(cache: "Cache", settings: "FitFeatures") -> "AnySource":
-    """Select the features of a head: several layers that are joined, or one.
+    """Select features of one layer, or of several that are joined.
 
     Parameters
     ----------
@@ -126,8 +162,8 @@ def choose_joined(cache: "Cache", settings: "FitFeatures") -> "AnySource":
         given = getattr(settings, name)
         if len(given) > 1:
             raise UsageError(
-                f"`{name}` is given {len(given)} times ({', '.join(given)}), but a head is fitted "
-                f"on one; give one, or give `join` to fit the head on all of them side by side"
+                f"`{name}` is given {len(given)} times ({', '.join(given)}), but features are of "
+                f"one; give one, or give `join` to take all of them side by side"
             )
         one[name.removesuffix("s")] = next(iter(given), None)
     shared = {name: getattr(settings, name) for name in ("image_set", "views", "augment")}

@@ -18,7 +18,7 @@ from bottleneck.cli.streams import note
 from bottleneck.cli.summary import note_image_set
 from bottleneck.errors import counted
 from bottleneck.fields import ARGUMENT
-from bottleneck.settings import FeatureSettings, LookupSettings, SimilarFeatures
+from bottleneck.settings import FitFeatures, LookupSettings, SimilarFeatures
 from bottleneck.settings.values import Count
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def similar(
 
     check_output(files.output, images)
     store = bottleneck.Cache(cache)
-    source = choices.choose_layer(store, FeatureSettings(**asdict(chosen), views=0))
+    source = choices.choose_joined(store, FitFeatures(**asdict(chosen), views=0))
     queries = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
     notes.note_random(source.weights_random)
     note_image_set(queries)

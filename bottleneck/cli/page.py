@@ -10,7 +10,7 @@ from bottleneck.cli import choices, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, progress_shown, show
 from bottleneck.cli.streams import note, note_list
-from bottleneck.errors import UsageError, counted
+from bottleneck.errors import counted
 from bottleneck.fields import Option
 from bottleneck.settings import ReportSettings
 
@@ -67,11 +67,7 @@ def _chosen_heads(folder: Path, names: tuple[str, ...]) -> "dict[str, bottleneck
 
     if not names and not head_names(folder):
         return {}
-    found = [choices.choose_head(folder, name) for name in names or (None,)]
-    heads = {place.name: head for place, head in found}
-    if len(heads) < len(found):
-        raise UsageError("a head is given twice with `head`, but each is shown once; give others")
-    return heads
+    return {name: head for name, (_, head) in choices.choose_heads(folder, names).items()}
 
 
 def check_page(file: Path | None) -> None:

@@ -45,11 +45,7 @@ def serve(
 
     taken, bound = bind(settings)
     with taken:
-        found = [(file.stem, file) for file in onnx] or _chosen(heads, head)
-        named: dict[str, Any] = dict(found)
-        if len(named) < len(found):
-            kind = "files" if onnx else "heads"
-            raise UsageError(f"two {kind} with one name cannot be served; give each once")
+        named: dict[str, Any] = _named(onnx) if onnx else _chosen(heads, head)
         note(f"loading {', '.join(named)}")
 
         def ready(address: str) -> None:
@@ -62,9 +58,16 @@ def serve(
         serve(named, bound, taken, ready=ready)
 
 
-def _chosen(heads: Path, names: Sequence[str]) -> "list[tuple[str, tuple[Path, Head]]]":
+def _named(files: Sequence[Path]) -> dict[str, Path]:
+    """Return files by their names."""
+    named = {file.stem: file for file in files}
+    if len(named) < len(files):
+        raise UsageError("two files with one name cannot be served; give each once")
+    return named
+
+
+def _chosen(folder: Path, names: Sequence[str]) -> "dict[str, tuple[Path, Head]]":
     """Load heads, by their names; by default the newest."""
-    other = "name another to serve it"
-    found = [choices.choose_head(heads, name, other) for name in names or (None,)]
-    notes.note_random(any(each.source and each.source.weights_random for _, each in found))
-    return [(place.name, (place, fitted)) for place, fitted in found]
+    found = choices.choose_heads(folder, names, "name another to serve it")
+    notes.note_random(any(each.source and each.source.weights_random for _, each in found.values()))
+    return found

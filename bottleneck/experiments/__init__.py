@@ -14,7 +14,7 @@ from bottleneck.experiments.compare import (
     share_folds,
     unselected,
 )
-from bottleneck.experiments.intervals import half_width, held_out_ratio, interval_of
+from bottleneck.experiments.intervals import half_width, held_out_ratio, interval_of, share_interval
 from bottleneck.experiments.log import SINCE, Experiment, ExperimentLog
 from bottleneck.experiments.sources import source_of
 from bottleneck.experiments.tracking import environment, log_to_mlflow
@@ -43,6 +43,7 @@ __all__ = [
     "same_rows",
     "scores",
     "share_folds",
+    "share_interval",
     "source_of",
     "unselected",
 ]

@@ -1,4 +1,4 @@
-"""Confidence intervals of means over folds."""
+"""Confidence intervals of means over folds, and of shares."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from bottleneck.errors import UsageError
 from bottleneck.experiments.log import Experiment
 
-__all__ = ["half_width", "held_out_ratio", "interval_of"]
+__all__ = ["half_width", "held_out_ratio", "interval_of", "share_interval"]
 
 _CONFIDENCE = 0.95
 
@@ -88,3 +88,23 @@ def half_width(values: Sequence[float], held_out_ratio: float, comparisons: int 
 
     quantile = float(stdtrit(len(values) - 1, 1 - (1 - _CONFIDENCE) / (2 * comparisons)))
     return quantile * stdev(values) * sqrt(1 / len(values) + held_out_ratio)
+
+
+def share_interval(part: int, whole: int) -> tuple[float, float]:
+    """Return the 95% score interval of a share.
+
+    Wilson 1927, Probable Inference, the Law of Succession, and Statistical Inference.
+
+    Parameters
+    ----------
+    part, whole : int
+        Number of images of which something is true, and of all images, at least 1.
+
+    Returns
+    -------
+    (float, float)
+    """
+    from scipy.stats import binomtest
+
+    found = binomtest(part, whole).proportion_ci(_CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)

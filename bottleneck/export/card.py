@@ -94,7 +94,7 @@ def write_card(
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": _cell, "share": _share}
+    environment.filters |= {"cell": _cell, "interval": _interval, "share": _share}
     text = environment.get_template("card.md.jinja").render(
         base_model=record.model.removeprefix(_HUB) if record.model.startswith(_HUB) else "",
         counts=counts,
@@ -132,3 +132,7 @@ def _cell(text: str) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _interval(value: tuple[float, float] | None) -> str:
+    return "{:.4f} to {:.4f}".format(*value) if value else "-"

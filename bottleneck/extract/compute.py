@@ -15,9 +15,10 @@ import torch
 
 from bottleneck.augment import Policy
 from bottleneck.bases import Transform
+from bottleneck.bases.encoded import Encoded
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.errors import BadImageError
-from bottleneck.extract.decoding import Encoded, preprocess_views
+from bottleneck.extract.decoding import preprocess_views
 from bottleneck.extract.lanes import Lanes, find_lanes, freed_memory_kept
 from bottleneck.images import Decoded, ImageItem, in_threads, read_file, read_size
 

@@ -1,6 +1,5 @@
 """Decode images and preprocess them, once for all bases that see the same pixels."""
 
-import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -8,93 +7,14 @@ import torch
 
 from bottleneck.augment import Policy
 from bottleneck.bases import Transform
+from bottleneck.bases.encoded import Encoded
 from bottleneck.bases.frozen import FrozenBase
-from bottleneck.errors import BadImageError, UsageError
-from bottleneck.images import MAX_PIXELS, Decoded, decode_whole, read_size
+from bottleneck.errors import UsageError
+from bottleneck.images import Decoded
 
-__all__ = ["Encoded", "InMemory", "preprocess", "preprocess_views", "reference_features"]
+__all__ = ["preprocess", "preprocess_views", "reference_features"]
 
 Seen = Callable[[Decoded], None]
-
-
-class Encoded:
-    """The bytes of an image file, which are decoded once for all transforms where these allow it.
-
-    Transforms that decode at a fraction of the size, or limit or scale pixels in another way,
-    decode again.
-
-    Parameters
-    ----------
-    data : bytes
-        Bytes of the image file.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._found: dict[object, Decoded | str] = {}
-
-    def size(self) -> tuple[int, int]:
-        """Return the height and width that the file states; 0, 0 if it cannot be read.
-
-        Returns
-        -------
-        (int, int)
-        """
-        return read_size(io.BytesIO(self._data))
-
-    def decoded(self, transform: Transform, enough: tuple[int, int] | None = None) -> Decoded:
-        """Decode the image as a transform needs it; the second time, return the same.
-
-        Parameters
-        ----------
-        transform : Transform
-            Its limit of pixels and value of white are used.
-        enough : (int, int), optional
-            Minimum height and width, see `bottleneck.images.decode`.
-
-        Returns
-        -------
-        Decoded
-
-        Raises
-        ------
-        BadImageError
-            The image cannot be decoded.
-        """
-        limit, white = transform.max_pixels or MAX_PIXELS, transform.max_value
-        key = limit, white, enough
-        if key not in self._found:
-            try:
-                found = decode_whole(self._data, enough=enough, max_value=white, max_pixels=limit)
-                self._found[key] = found
-            except BadImageError as error:
-                self._found[key] = str(error)  # without the frames that the error itself holds
-        known = self._found[key]
-        if isinstance(known, str):
-            raise BadImageError(known)
-        return known
-
-
-class InMemory(Encoded):
-    """An image whose pixels are known already.
-
-    Parameters
-    ----------
-    pixels : np.ndarray
-        uint8 of shape (height, width, 3).
-    """
-
-    def __init__(self, pixels: np.ndarray) -> None:
-        super().__init__(b"")
-        self._pixels = pixels
-
-    def size(self) -> tuple[int, int]:
-        """Return the height and width."""
-        return self._pixels.shape[0], self._pixels.shape[1]
-
-    def decoded(self, transform: Transform, enough: tuple[int, int] | None = None) -> Decoded:  # noqa: ARG002 - as they are
-        """Return the pixels."""
-        return Decoded(self._pixels)
 
 
 def reference_features(base: FrozenBase, policy: Policy | None) -> dict[str, list[list[float]]]:
@@ -208,17 +128,14 @@ def _augmented(
 
 
 def _plain(transform: Transform, image: Encoded, seen: Seen | None) -> torch.Tensor:
-    whole = image.size() if transform.reduced_decode else (0, 0)
-    if not all(whole):
-        return transform.pixels(_decoded(transform, image, seen))
-    pixels = _decoded(transform, image, seen, transform.enough(*whole))
-    return transform.pixels(pixels, size=transform.size_of(*whole))
+    found, size = image.reduced(transform)
+    if seen:
+        seen(found)
+    return transform.pixels(found.pixels, size=size)
 
 
-def _decoded(
-    transform: Transform, image: Encoded, seen: Seen | None, enough: tuple[int, int] | None = None
-) -> np.ndarray:
-    found = image.decoded(transform, enough)
+def _decoded(transform: Transform, image: Encoded, seen: Seen | None) -> np.ndarray:
+    found = image.decoded(transform)
     if seen:
         seen(found)
     return found.pixels

@@ -10,8 +10,9 @@ from torchvision.utils import make_grid
 
 from bottleneck.augment import find_policy
 from bottleneck.bases import Transform
+from bottleneck.bases.encoded import Encoded
 from bottleneck.errors import BadImageError, DataError
-from bottleneck.extract.decoding import Encoded, preprocess_views
+from bottleneck.extract.decoding import preprocess_views
 from bottleneck.images import ImageItem, ImageSet, read_file
 from bottleneck.images.lettering import drawable, wrapped
 from bottleneck.settings import StoreSettings

@@ -13,7 +13,7 @@ from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features.selection import select_features
 from bottleneck.features.stored import BYTES, StreamedRows, columns_of
-from bottleneck.images import SPLITS, ImageSet
+from bottleneck.images import SPLITS, ImageItem, ImageSet
 from bottleneck.records import AnySource, FeatureSource, JoinedSource
 from bottleneck.settings import FeatureSettings
 
@@ -97,6 +97,12 @@ class Features:
         """What a head records about the features that it was fitted on."""
         splits = {name: self.images.digest_of(name) for name in SPLITS}
         return replace(self.selection, split_digests=splits)
+
+    def item(self, place: int) -> ImageItem:
+        """Return the image of a row."""
+        label = None if self.y is None else str(self.y[place])
+        path, digest, split = (str(each[place]) for each in (self.paths, self.digests, self.splits))
+        return ImageItem(path, digest, label, split or None)
 
     def blocks(self) -> Iterable[np.ndarray]:
         """Return consecutive rows: all at once if they are in memory, else as they are read."""

@@ -73,6 +73,7 @@ class Choice:
         self._parts = own if len(own) > 1 else []
         self._losses = [np.inf] * (1 + len(self._parts))
         self._scores: list[np.ndarray] = []
+        self._fitted: tuple[np.ndarray | None, float] = None, temperature
 
     @property
     def best(self) -> np.ndarray:  # noqa: D102 - see Attributes
@@ -106,10 +107,12 @@ class Choice:
         if not self._margins:
             each = log_losses(self._link, scores, self._targets, self._known)
             return [float(each[own].mean()) for own in rows]
-        found = []
+        found: list[float] = []
         for own in rows:
             some = scores[own], self._targets.take(own)
             temperature = fit_temperature(self._link, *some)
+            if not found:
+                self._fitted = scores, temperature
             found.append(float(log_losses(self._link, *some, temperature).mean()))
         return found
 
@@ -143,8 +146,10 @@ class Choice:
             See `bottleneck.heads.scoring.score_metrics` and
             `bottleneck.heads.scoring.extreme_losses`.
         """
-        fitted = self._margins and fit_temperature(self._link, scores, self._targets)
-        rows = self._link, scores, self._targets, fitted or self._known
+        offered, temperature = self._fitted
+        if self._margins and offered is not scores:
+            temperature = fit_temperature(self._link, scores, self._targets)
+        rows = self._link, scores, self._targets, temperature
         return score_metrics(*rows) | extreme_losses(*rows)
 
     def unselected(self) -> np.ndarray:

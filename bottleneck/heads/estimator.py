@@ -27,7 +27,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     clf, C, n_neighbors, balanced, standardize, power, normalize
         As for `fit_head`; hyperparameters not given are chosen by cross-validation.
     widths : sequence of int, optional
-        Numbers of columns of joined layers, in order, which are scaled apart. See
+        Numbers of columns of joined layers, in order, which are standardised and normalised apart,
+        as `fit_head` does; by default all columns are those of one layer. See
         `BottleneckFeatures.widths`.
     random_state : int, optional
         Seed of the folds and of network training; None means 0.

@@ -14,7 +14,7 @@ from bottleneck.settings import SweepSettings
 if TYPE_CHECKING:
     from bottleneck.features import Features
 
-__all__ = ["Bench", "Shots", "draw_images", "make_bench"]
+__all__ = ["FoldedRows", "Shots", "draw_images", "folded_rows"]
 
 Shots = int | Literal["all"]
 """Number of images of each class to fit on."""
@@ -25,7 +25,7 @@ _FIT_AND_STOP = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class FoldedRows:
     """Rows of features, and the folds of each repetition.
 
     Attributes
@@ -49,9 +49,9 @@ class Bench:
     is_of_val: bool
 
 
-def make_bench(
+def folded_rows(
     settings: SweepSettings, features: "Features", recipe: Recipe, shots: Shots
-) -> Bench:
+) -> FoldedRows:
     """Return the rows to fit on, and their folds.
 
     With few shots, each fold fits on a draw of its own from the rows that it would fit on; so it
@@ -70,7 +70,7 @@ def make_bench(
 
     Returns
     -------
-    Bench
+    FoldedRows
 
     Raises
     ------
@@ -94,15 +94,15 @@ def make_bench(
     else:
         count, fewer = settings.cv or _CV, settings.cv is None
         repeats = [problem.folds(count, fewer=fewer, repeat=k) for k in range(settings.repeats)]
-    bench = Bench(problem, repeats, shots, {}, is_of_val)
+    folded = FoldedRows(problem, repeats, shots, {}, is_of_val)
     if shots == "all":
-        return bench
+        return folded
     if problem.targets.multilabel:
         raise UsageError(
             "`shots` counts the images of each class, but the labels name several; leave it out"
         )
     train = features.training()
-    drawn = _with_draws(bench, train.digests[train.weights > 0], shots, settings.seed)
+    drawn = _with_draws(folded, train.digests[train.weights > 0], shots, settings.seed)
     few = min(min(problem.sizes(fold.fit).values()) for own in drawn.repeats for fold in own)
     if recipe.name == MLP.name and few < _FIT_AND_STOP:
         raise UsageError(
@@ -112,14 +112,14 @@ def make_bench(
     return drawn
 
 
-def _with_draws(bench: Bench, digests: np.ndarray, shots: int, seed: int) -> Bench:
+def _with_draws(folded: FoldedRows, digests: np.ndarray, shots: int, seed: int) -> FoldedRows:
     """Return the folds with a few of the images of the first rows, whose digests are given."""
-    problem, number = bench.problem, len(digests)
+    problem, number = folded.problem, len(digests)
     images = np.unique(digests, return_inverse=True)[1]
     codes, groups = problem.targets.codes[:number], problem.groups[:number]
     least = np.full(len(problem.targets.classes), shots)
     repeats = list[list[Fold]]()
-    for place, folds in enumerate(bench.repeats):
+    for place, folds in enumerate(folded.repeats):
         repeats.append([])
         for fold_number, fold in enumerate(folds):
             rows = np.flatnonzero(fold.fit)
@@ -131,7 +131,7 @@ def _with_draws(bench: Bench, digests: np.ndarray, shots: int, seed: int) -> Ben
             least = np.minimum(least, np.bincount(pairs[0], minlength=len(least)))
     named = zip(problem.targets.classes, least.tolist(), strict=True)
     fewer = {label: count for label, count in named if count < shots}
-    return replace(bench, repeats=repeats, fewer=fewer)
+    return replace(folded, repeats=repeats, fewer=fewer)
 
 
 def draw_images(

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from bottleneck.bases import Transform
+from bottleneck.bases.encoded import Encoded
 from bottleneck.cache import store
-from bottleneck.extract.decoding import Encoded, preprocess
+from bottleneck.extract.decoding import preprocess
 from bottleneck.extract.lanes import Lanes, find_lanes
 from bottleneck.features import vectors
 from bottleneck.heads import Head

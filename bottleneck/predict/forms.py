@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from bottleneck.bases.encoded import Encoded, InMemory
 from bottleneck.errors import BadImageError, WrongTypeError
-from bottleneck.extract.decoding import Encoded, InMemory
 from bottleneck.images import MAX_PIXELS, rgb_of
 from bottleneck.images.kinds import HEAD, check_ending
 from bottleneck.inputs import MAX_BYTES, check_size, open_regular

@@ -10,7 +10,7 @@ from typing import Any
 
 from bottleneck.advise import Advice, last_advice, next_step, outcomes
 from bottleneck.cache import Cache
-from bottleneck.errors import BottleneckError, counted
+from bottleneck.errors import BottleneckError, as_options, counted
 from bottleneck.experiments import ExperimentLog, FineTuned, default_metric, fine_tuned, rank
 from bottleneck.features import cache_option, matching_layers
 from bottleneck.features.commands import remedy_for
@@ -191,7 +191,7 @@ def _leaderboard(log: Path, image_set: str, notes: list[str]) -> Leaderboard | N
     try:
         every = ExperimentLog(log).experiments()
     except BottleneckError as error:
-        notes.append(f"no leaderboard: {error}")
+        notes.append(f"no leaderboard: {as_options(error)}")
         return None
     own = [each for each in every if each.settings.get("image_set") == image_set]
     if not own:

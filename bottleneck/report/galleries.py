@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bottleneck.errors import BottleneckError, counted, unquoted
+from bottleneck.errors import BottleneckError, as_options, counted
 from bottleneck.features import Features
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, Summary
@@ -170,7 +170,7 @@ def _suspects(
     try:
         return find_suspects(plain, clf=clf, progress=progress)
     except BottleneckError as error:
-        notes.append(f"wrong labels were not looked for: {unquoted(error)}")
+        notes.append(f"wrong labels were not looked for: {as_options(error)}")
     return None
 
 

@@ -12,7 +12,14 @@ import numpy as np
 import bottleneck
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
-from bottleneck.errors import BottleneckError, CacheError, DataError, UsageError, counted, unquoted
+from bottleneck.errors import (
+    BottleneckError,
+    CacheError,
+    DataError,
+    UsageError,
+    as_options,
+    counted,
+)
 from bottleneck.features import Features, load_features, select_features
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, ImageSet, summarize
@@ -154,7 +161,7 @@ def _images(cache: Cache, name: str, notes: list[str]) -> ImageSet:
     try:
         runs = cache.runs()
     except CacheError as error:
-        notes.append(f"images that were left out may not be listed: {unquoted(error)}")
+        notes.append(f"images that were left out may not be listed: {as_options(error)}")
         runs = cache.runs(damaged_too=False)
     runs = [run for run in runs if run.image_set == name]
     rejected = [RejectedImage(each.path, each.reason) for run in runs[-1:] for each in run.rejected]
@@ -167,7 +174,7 @@ def _features(
     try:
         return load_features(cache, source, memory=memory)
     except BottleneckError as error:
-        notes.append(f"no map: {unquoted(error)}")
+        notes.append(f"no map: {as_options(error)}")
         return None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from bottleneck.cache import Cache
-from bottleneck.errors import BottleneckError, CacheError, unquoted
+from bottleneck.errors import BottleneckError, CacheError, as_options
 from bottleneck.evaluate import Evaluation, evaluate_head
 from bottleneck.experiments import half_width
 from bottleneck.features import Features, features_of
@@ -210,11 +210,11 @@ def judge(name: str, head: Head, cache: Cache, split: str, memory: int | None) -
         features, note = _features(head, cache, split, memory)
         judged = replace(_predicted(head, features, split, section), note=note)
     except BottleneckError as error:
-        return Judged(replace(section, problem=unquoted(error)))
+        return Judged(replace(section, problem=as_options(error)))
     try:
         evaluation = evaluate_head(head, features, split)
     except BottleneckError as error:
-        return replace(judged, section=replace(section, problem=unquoted(error)))
+        return replace(judged, section=replace(section, problem=as_options(error)))
     return replace(judged, section=replace(judged.section, evaluation=evaluation))
 
 
@@ -227,7 +227,7 @@ def _features(head: Head, cache: Cache, split: str, memory: int | None) -> tuple
     try:
         return features_of(head.source, cache, **load), ""
     except CacheError as error:
-        note = f"only {split} images have predictions: {unquoted(error)}"
+        note = f"only {split} images have predictions: {as_options(error)}"
         return features_of(head.source, cache, split=split, **load), note
 
 

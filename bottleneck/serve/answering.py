@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bottleneck.extract.decoding import Encoded
+from bottleneck.bases.encoded import Encoded
 from bottleneck.files import sha256_of
 from bottleneck.heads import Head
 from bottleneck.heads.files import METADATA_FILE

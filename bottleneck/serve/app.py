@@ -14,12 +14,13 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 import bottleneck
 from bottleneck.errors import BadImageError, did_you_mean, is_out_of_memory, some_of, unquoted
 from bottleneck.records import Prediction
+from bottleneck.serve.answers import HEADERS, error_answer, json_answer
 from bottleneck.serve.batching import Answerer, Batcher, QueueFullError
 from bottleneck.serve.bodies import Bodies, ImageFile
 from bottleneck.serve.metrics import Metrics
@@ -32,8 +33,7 @@ __all__ = ["make_app"]
 _log = logging.getLogger(__name__)
 _SHORT = "the server has not enough memory; send fewer images at once, or try again later"
 _FAILED = "the server failed; its own output says why"
-_HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
-_PAGE_HEADERS = {**_HEADERS, "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
+_PAGE_HEADERS = {**HEADERS, "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
 
 _PARAMETERS = ("head", "top")
 _PORT = re.compile(r":\d*$")
@@ -74,10 +74,10 @@ class _Server:
         drop, docs = drop_page(), docs_page(description)
 
         async def health(_: Request) -> Response:
-            return _json({"status": "ok"})
+            return json_answer({"status": "ok"})
 
         async def openapi(_: Request) -> Response:
-            return _json(description)
+            return json_answer(description)
 
         async def dropping(_: Request) -> Response:
             return HTMLResponse(drop, headers=_PAGE_HEADERS)
@@ -119,11 +119,11 @@ class _Server:
             except HTTPException as error:
                 answer = await self._refused(request, error)
             except ClientDisconnect:
-                answer = _error(499, "the client has gone")
+                answer = error_answer(499, "the client has gone")
             except Exception as error:  # noqa: BLE001 - the log has it, the client a sentence
                 _log.exception("a request failed")
                 short = is_out_of_memory(error)
-                answer = _error(503, _SHORT) if short else _error(500, _FAILED)
+                answer = error_answer(503, _SHORT) if short else error_answer(500, _FAILED)
             self._metrics.requests.labels(path, answer.status_code).inc()
             return answer
 
@@ -135,7 +135,7 @@ class _Server:
         sentence = error.detail
         if sentence == HTTPException(error.status_code).detail:  # the router's, not one of ours
             sentence = f"there is no {asked}; /docs lists what there is"
-        return _error(error.status_code, sentence, error.headers)
+        return error_answer(error.status_code, sentence, error.headers)
 
     def _check_host(self, request: Request) -> None:
         """Without a token, refuse pages of other sites whose name was made to lead here."""
@@ -169,13 +169,13 @@ class _Server:
         return handle
 
     async def _info(self, _: Request) -> Response:
-        return _json(
+        return json_answer(
             {"version": bottleneck.__version__, "heads": self._heads, "limits": self._limits}
         )
 
     async def _figures(self, _: Request) -> Response:
         kind = self._metrics.content_type
-        return Response(self._metrics.text(), headers={**_HEADERS, "content-type": kind})
+        return Response(self._metrics.text(), headers={**HEADERS, "content-type": kind})
 
     async def _predict(self, request: Request) -> Response:
         names, top = self._asked(request)
@@ -211,9 +211,9 @@ class _Server:
         self._metrics.images.labels("rejected").inc(len(rejected))
         self._metrics.images.labels("predicted").inc(len(files) - len(rejected))
         if len(rejected) < len(files):
-            return _json({"predictions": told})
+            return json_answer({"predictions": told})
         reasons = some_of(dict.fromkeys(each["error"] for each in rejected), "; ", 3)
-        return _json({"error": f"no image can be used: {reasons}", "predictions": told}, 422)
+        return json_answer({"error": f"no image can be used: {reasons}", "predictions": told}, 422)
 
     def _asked(self, request: Request) -> tuple[Sequence[str], int | None]:
         """Return the heads and the number of classes that a request asks for."""
@@ -262,11 +262,3 @@ def _busy() -> HTTPException:
 def _hashed(token: str) -> bytes:
     """Return what is compared, of one length whatever the token's."""
     return hashlib.sha256(token.encode("utf-8", "replace")).digest()
-
-
-def _json(content: Mapping[str, Any], status: int = 200, headers: Any = None) -> Response:
-    return JSONResponse(dict(content), status, headers={**_HEADERS, **(headers or {})})
-
-
-def _error(status: int, sentence: str, headers: Any = None) -> Response:
-    return _json({"error": sentence}, status, headers)

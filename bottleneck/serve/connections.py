@@ -5,9 +5,12 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import h11
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from bottleneck.serve.answers import error_answer
 from bottleneck.settings import ServeSettings
 
 __all__ = ["Server"]
@@ -16,6 +19,10 @@ _SECONDS = 10.0
 _IDLE_SECONDS = 15
 _OTHERS = 128
 """Connections beside those of images that wait."""
+_FULL = error_answer(
+    503, "the server has too many connections; try again later", {"retry-after": "1"}
+)
+_NO_HTTP = error_answer(400, "the request is not HTTP/1.1; see /docs for what there is")
 
 
 class Server(uvicorn.Server):
@@ -31,9 +38,13 @@ class Server(uvicorn.Server):
         Called when clients can connect.
     """
 
-    def __init__(self, app: Any, settings: ServeSettings, started: Callable[[], object]) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: ServeSettings, started: Callable[[], object]
+    ) -> None:
+        self._app, self._most = app, settings.queue + _OTHERS
         config = uvicorn.Config(
-            app,
+            self._limited,
+            interface="asgi3",
             http=_Protocol,
             ws="none",
             lifespan="on",
@@ -42,12 +53,16 @@ class Server(uvicorn.Server):
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=settings.queue + _OTHERS,
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=int(2 * settings.timeout) + 5,
         )
         super().__init__(config)
         self._tell_started = started
+
+    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, unless there are too many connections."""
+        full = scope["type"] == "http" and len(self.server_state.connections) >= self._most
+        await (_FULL if full else self._app)(scope, receive, send)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and tell it."""
@@ -80,6 +95,17 @@ class _Protocol(H11Protocol):
         """Forget the connection."""
         self._forget()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
+        """Answer what is not HTTP in the form of other errors."""
+        headers = [*_NO_HTTP.raw_headers, (b"connection", b"close")]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=bytes(_NO_HTTP.body)),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     @property
     def _is_asked(self) -> bool:

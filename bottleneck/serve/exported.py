@@ -1,7 +1,6 @@
 """Exported ``.onnx`` files that answer the images of a server, without PyTorch."""
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from bottleneck.bases import Transform
+from bottleneck.bases.encoded import Encoded
 from bottleneck.errors import DataError, ExportError, PathMissingError, UsageError, first_line
-from bottleneck.images import MAX_PIXELS, decode, read_size
 from bottleneck.inputs import read_regular
 from bottleneck.labels import join_classes
 from bottleneck.records import SHIPPED, Prediction, ShippedRecord, TransformFacts, facts_of
@@ -192,17 +191,14 @@ def preprocessed(data: bytes, transform: Transform, *, whole: bool) -> np.ndarra
     BadImageError
         The image cannot be used; the message is the reason.
     """
-    size, enough = (0, 0), None
-    if transform.reduced_decode and not whole:
-        size = read_size(io.BytesIO(data))
-        enough = transform.enough(*size) if all(size) else None
-    limit, white = transform.max_pixels or MAX_PIXELS, transform.max_value
-    image = decode(data, enough=enough, max_value=white, max_pixels=limit)
-    height, width = transform.size_of(*(size if all(size) else image.shape[:2]))
+    image = Encoded(data)
     if whole:
-        return image
+        found = image.decoded(transform).pixels
+        transform.size_of(*found.shape[:2])  # raises an error if it is too thin
+        return found
+    reduced, (height, width) = image.reduced(transform)
     kernel = Image.Resampling[transform.interpolation.upper()]
-    resized = np.asarray(Image.fromarray(image).resize((width, height), kernel))
+    resized = np.asarray(Image.fromarray(reduced.pixels).resize((width, height), kernel))
     cropped = resized if transform.keep_aspect else _centre(resized, transform.crop)
     mean, std = (np.array(each, np.float32) for each in (transform.mean, transform.std))
     normal = (cropped.astype(np.float32) / np.float32(255) - mean) / std

@@ -213,17 +213,6 @@ class LayerSettings:
     join: Annotated[bool, Doc("Also try all of these layers joined side by side.")] = False
 
 
-@settings("Features")
-class SimilarFeatures(SelectSettings):
-    """Select the features that are searched for similar images."""
-
-    image_set: Annotated[
-        str | None,
-        Doc("Image set to search; by default that of the last extraction."),
-        Option("--in", metavar="SET"),
-    ] = None
-
-
 @settings("Features", kw_only=True)
 class ViewSettings:
     """Select the augmented views of training images to fit on."""
@@ -262,6 +251,24 @@ class FitFeatures(SweepFeatures):
     ] = ()
     join: Annotated[
         bool, Doc("Fit one head on all selected layers, bases and poolings, joined side by side.")
+    ] = False
+
+
+@settings("Features")
+class SimilarFeatures(LayerSettings):
+    """Select the features that are searched for similar images: one layer, or several joined."""
+
+    layers: Annotated[
+        tuple[str, ...],
+        Doc("Layer or alias; by default the deepest of the last extraction. Repeats with `join`."),
+    ] = ()
+    image_set: Annotated[
+        str | None,
+        Doc("Image set to search; by default that of the last extraction."),
+        Option("--in", metavar="SET"),
+    ] = None
+    join: Annotated[
+        bool, Doc("Compare all selected layers, bases and poolings, each with the same weight.")
     ] = False
 
 
