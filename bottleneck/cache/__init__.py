@@ -13,20 +13,25 @@ from bottleneck.cache.layout import (
     hdf5_pieces,
     part_size,
 )
+from bottleneck.cache.leases import EVERYONE, Leases
 from bottleneck.cache.pruning import find_prunable, prune
+from bottleneck.cache.shards import Shard
 from bottleneck.cache.upkeep import compact_bank, drop_layer
 from bottleneck.cache.verify import Damage, Verification, set_aside, verify_cache
 from bottleneck.cache.writer import PART_BYTES, PART_SECONDS, PartWriter, store
 
 __all__ = [
     "COMPRESSIONS",
+    "EVERYONE",
     "PART_BYTES",
     "PART_SECONDS",
     "Bank",
     "Cache",
     "Damage",
     "Dataset",
+    "Leases",
     "PartWriter",
+    "Shard",
     "Verification",
     "bank_name",
     "compact_bank",

@@ -53,16 +53,16 @@ class Bank:
     ----------
     path, name : Path, str
         The folder and its name.
-    info_file : Path
-        ``bank.json``.
-    view_file : Path
-        ``features.h5``.
+    info_file, view_file : Path
+        ``bank.json`` and ``features.h5``.
+    opened : dict of Path to Part
+        The parts that were there when rows were last looked for.
     """
 
     def __init__(self, path: Path, made_by: str = "bottleneck extract") -> None:
         self.path, self.name, self.made_by = path, path.name, made_by
         self.info_file, self.view_file = path / "bank.json", path / "features.h5"
-        self._seen: dict[Path, Part] = {}
+        self.opened: dict[Path, Part] = {}
         self._indexes: dict[str, RowIndex] = {}
 
     @property
@@ -147,10 +147,10 @@ class Bank:
         CacheError
             A part cannot be read.
         """
-        self._seen = self._settled(
-            lambda: {path: self._seen.get(path) or open_part(path) for path in self.part_files()}
+        self.opened = self._settled(
+            lambda: {path: self.opened.get(path) or open_part(path) for path in self.part_files()}
         )
-        return list(self._seen.values())
+        return list(self.opened.values())
 
     def index(self, layer: str) -> RowIndex:
         """Return an index of a layer's rows over all parts.

@@ -10,6 +10,7 @@ from tempfile import TemporaryFile
 
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.hdf5 import errors_of
+from bottleneck.cache.leases import LEASES, is_lease, is_passing
 from bottleneck.cache.own import is_bank, is_run
 from bottleneck.errors import (
     CacheError,
@@ -116,14 +117,16 @@ class Cache:
     def strangers(self) -> list[Path]:
         """Return what could be taken for a part of the cache but was not written by it.
 
-        These are folders with ``bank.json`` or ``parts`` that are no banks, and all in ``runs/``
-        that is no record.
+        These are folders with ``bank.json`` or ``parts`` that are no banks, all in ``runs/`` that
+        is no record, and all in ``leases/`` that is no lease.
         """
         folders = [path for path in self._folders() if not is_bank(path)]
         alike = [each for each in folders if any((each / name).exists() for name in _OF_BANKS)]
         runs = self.root / "runs"
         files = [path for path in _listed(runs) if not is_run(path) and not leftover_of(path.name)]
-        return [*alike, *files]
+        leases = [] if (self.root / LEASES).is_symlink() else _listed(self.root / LEASES)
+        others = [path for path in leases if not is_lease(path) and not is_passing(path.name)]
+        return [*alike, *files, *others]
 
     def _folders(self) -> list[Path]:
         """Return the folders in the cache, and links to folders, sorted."""

@@ -3,16 +3,20 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from bottleneck.cache.hdf5 import errors_of
 from bottleneck.cache.parts import PART_NAME, Part, part_files
 from bottleneck.errors import CacheError, DamagedError
+from bottleneck.files import sibling
 from bottleneck.folders import leftover_of
 from bottleneck.inputs import open_regular, read_regular
 
 __all__ = [
     "INFO_LOCK",
     "PARTS_LOCK",
+    "added_parts",
     "is_bank",
     "is_linked",
     "is_part",
@@ -109,6 +113,42 @@ def open_part(path: Path) -> Part:
             f"{str(path)!r} has the name of a part, but the cache did not write it; move it to "
             f"another folder"
         ) from error
+
+
+def added_parts(bank: Path, seen: set[str], *, elsewhere: bool = False) -> Iterator[Part]:
+    """Yield the parts of a bank that were added since it was last looked at.
+
+    Parameters
+    ----------
+    bank : Path
+        The folder of the bank, which need not exist.
+    seen : set of str
+        Names of the parts that are known; each part is added to it.
+    elsewhere : bool
+        Whether other computers may have added some. Then a file is made for a moment, without which
+        a network file system may show the folder as it was some time ago.
+
+    Yields
+    ------
+    Part
+        One that another process has just replaced is passed over.
+
+    Raises
+    ------
+    CacheError
+        A part cannot be read.
+    """
+    folder = bank / "parts"
+    if elsewhere and folder.is_dir():
+        probe = sibling(folder / _INFO)
+        with errors_of(folder):
+            probe.touch()
+            probe.unlink(missing_ok=True)
+    for path in part_files(folder):
+        if path.name not in seen:
+            with suppress(FileNotFoundError):
+                yield open_part(path)
+            seen.add(path.name)
 
 
 def is_partial(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Parts: the immutable HDF5 files of a bank, read with all checksums verified, and their index."""
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -309,6 +310,15 @@ def part_files(folder: Path) -> list[Path]:
     -------
     list of Path
     """
-    named = [path for path in folder.glob("*.h5") if PART_NAME.fullmatch(path.name)]
-    found = [path for path in named if path.is_file()]
+    try:
+        with os.scandir(folder) as entries:
+            named = [each for each in entries if PART_NAME.fullmatch(each.name)]
+            # What a file is stands in the folder; only links are looked at one by one.
+            found = [
+                folder / each.name
+                for each in named
+                if each.is_file(follow_symlinks=False) or (folder / each.name).is_file()
+            ]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
     return sorted(found, key=lambda path: (len(path.name), path.name))  # of six digits or more

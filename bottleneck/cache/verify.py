@@ -10,7 +10,9 @@ from pathlib import Path
 
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
+from bottleneck.cache.leases import remove_abandoned
 from bottleneck.cache.own import is_linked, is_partial, open_part
+from bottleneck.cache.shards import shard_files
 from bottleneck.errors import (
     CacheError,
     DamagedError,
@@ -21,7 +23,7 @@ from bottleneck.errors import (
 )
 from bottleneck.files import move, sha256_of, write_json
 from bottleneck.folders import remove_stale
-from bottleneck.records import Extraction, read_record
+from bottleneck.records import Extraction, ShardRecord, read_record
 
 __all__ = ["BankCheck", "Damage", "Verification", "set_aside", "verify_cache"]
 
@@ -96,6 +98,7 @@ def verify_cache(
     every block are verified; for ``bank.json`` and the records of extractions, their own digests;
     for image sets, the digest in the record of their last extraction. ``features.h5`` is rewritten
     from the parts. Only what the cache wrote is checked, and nothing is moved from behind a link.
+    Leases of processes that have ended are removed.
 
     Parameters
     ----------
@@ -144,6 +147,7 @@ def verify_cache(
         damaged = len(result.damage) - before
         result.banks.append(BankCheck(bank.name, parts, rows, size, damaged))
     if banks is None:
+        remove_abandoned(cache.root)
         _check_records(cache, result.damage)
         _look_at_strangers(cache, result)
     return result
@@ -167,6 +171,10 @@ def _check_records(cache: Cache, damage: list[Damage]) -> None:
     for path in cache.run_files():
         with _noted(cache, path, damage), suppress(OtherVersionError):
             read_record(path, Extraction)
+    for files in shard_files(cache):
+        for path in files.paths():
+            with _noted(cache, path, damage), suppress(OtherVersionError):
+                read_record(path, ShardRecord)
     runs = cache.runs(damaged_too=False)
     digests = {run.image_set: run.image_set_sha256 for run in runs if run.image_set_sha256}
     for name, digest in digests.items():

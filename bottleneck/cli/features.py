@@ -16,6 +16,7 @@ from bottleneck.cli.streams import note
 from bottleneck.cli.summary import note_lost, open_images
 from bottleneck.errors import counted
 from bottleneck.fields import ARGUMENT, Option
+from bottleneck.records import ExtractedShard
 from bottleneck.settings import BasesSettings, ImageSettings
 from bottleneck.settings.values import Augmentation, BaseName, Count, Pixels
 
@@ -48,9 +49,11 @@ def extract(
     out; all others are stored.
     """
     from bottleneck.bases import find_model
+    from bottleneck.cache import Shard
 
     found = open_images(images)
     with loading():
+        Shard.of(settings.shard)  # what the environment does not tell needs no PyTorch either
         for model in settings.models:
             find_model(model)  # an unknown name needs no PyTorch
         from bottleneck.extract import extract_features
@@ -204,10 +207,11 @@ def _print_forecast(images: "bottleneck.ImageSet", found: "Forecast") -> None:
     """Print what an extraction would take; exit with 1 if images would have to be left out."""
     from bottleneck.images import summarize
 
-    memory = found.peak_memory
+    memory, shards = found.peak_memory, found.missing_of_shards
     facts = {
         "images found": str(found.images),
         "images missing from the cache": str(found.missing),
+        **({"of these, by shard": notes.by_shard(found.missing_of_shards)} if shards else {}),
         "augmented views missing": str(found.missing_views),
         "seconds": f"{found.seconds:.1f}",
         "megabytes on disk": f"{found.bytes_on_disk / 1e6:.1f}",
@@ -249,10 +253,11 @@ def _show_extractions(
 def _print_extraction(done: "Extraction", cache: Path) -> None:
     exact = done.adjustments.get("exact_resize", done.precision == "fp32")
     copies = counted(done.copies, "copy of another, ", "copies of others, ") if done.copies else ""
+    part = f", shard {done.shard}" if isinstance(done, ExtractedShard) else ""
     print(
-        f"{counted(done.images, 'image')} of {done.image_set!r} by {done.model} ({done.weights}, "
-        f"{done.precision}{', exact pixels' if exact else ''}): {done.computed} computed, "
-        f"{done.cached} found in the cache, {copies}{done.seconds:.1f} s"
+        f"{counted(done.images, 'image')} of {done.image_set!r}{part} by {done.model} "
+        f"({done.weights}, {done.precision}{', exact pixels' if exact else ''}): "
+        f"{done.computed} computed, {done.cached} found in the cache, {copies}{done.seconds:.1f} s"
     )
     if done.views:
         print(
@@ -282,6 +287,7 @@ def _note_extractions(done: "list[Extraction]", cache: "bottleneck.Cache") -> No
         if parts > _MANY_PARTS:
             note(f"note: {name} has {parts} parts; 'bottleneck cache compact' merges them")
     notes.note_random(any(each.weights_random for each in done))
+    notes.note_shard(done[0])
     _note_decoded(done)
     notes.note_rejected(done[0].rejected)
     if done[0].rejected:

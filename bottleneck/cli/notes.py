@@ -10,6 +10,7 @@ from bottleneck.cli.output import print_table, progress_shown, wanted
 from bottleneck.cli.streams import note, note_list
 from bottleneck.cli.summary import note_known
 from bottleneck.errors import counted
+from bottleneck.records import ExtractedShard
 
 if TYPE_CHECKING:
     from bottleneck.cache import Cache
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     from bottleneck.features import Features
     from bottleneck.heads import Head
     from bottleneck.images import ImageSet, RejectedImage
-    from bottleneck.records import AnySource
+    from bottleneck.records import AnySource, Extraction
 
 __all__ = [
+    "by_shard",
     "find_alike",
     "note_candidates",
     "note_extreme",
@@ -28,6 +30,7 @@ __all__ = [
     "note_random",
     "note_rejected",
     "note_replaced",
+    "note_shard",
     "note_unseen",
     "print_fine_tuned",
 ]
@@ -49,6 +52,42 @@ def note_random(random: bool) -> None:
     """
     if random:
         note("note: the weights are random; the features are for testing only")
+
+
+def by_shard(missing: Sequence[int]) -> str:
+    """Return how many images are missing in which shards.
+
+    Parameters
+    ----------
+    missing : sequence of int
+        Number of images of each shard.
+
+    Returns
+    -------
+    str
+        Such as ``75 in 1/4, 80 in 3/4``, of many shards only the first.
+    """
+    count = len(missing)
+    found = [f"{each} in {number}/{count}" for number, each in enumerate(missing, 1) if each]
+    more = [f"and {counted(len(found) - _MOST, 'other shard')}"] if len(found) > _MOST else []
+    return ", ".join([*found[:_MOST], *more]) or "none"
+
+
+def note_shard(done: "Extraction") -> None:
+    """Note what other shards have still to compute.
+
+    Parameters
+    ----------
+    done : Extraction
+        The result of an extraction.
+    """
+    if isinstance(done, ExtractedShard):
+        left = counted(sum(done.missing), "image is", "images are")
+        note(
+            f"note: shard {done.shard} is done; {left} missing "
+            f"({by_shard(done.missing)}): the last shard, or extract without --shard, completes "
+            f"image set {done.image_set!r}"
+        )
 
 
 def note_replaced(replaced: bool) -> None:

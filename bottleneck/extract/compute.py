@@ -171,15 +171,17 @@ def feature_batches(
     """
     views_of = {item.digest: (0,) for item in items} if views is None else views
     works = [Work(base, views_of)]
-    with closing(joint_batches(works, items, batch_size=batch_size, policy=policy)) as chunks:
+    chunks = joint_batches(works, items, count=len(items), batch_size=batch_size, policy=policy)
+    with closing(chunks):
         for chunk in chunks:
             yield chunk.batches[0]
 
 
 def joint_batches(
     works: Sequence[Work],
-    items: Sequence[ImageItem],
+    items: Iterable[ImageItem],
     *,
+    count: int,
     batch_size: int | Literal["auto"] = "auto",
     policy: Policy | None = None,
 ) -> Generator[Chunk]:
@@ -197,8 +199,10 @@ def joint_batches(
     ----------
     works : sequence of Work
         What each base computes.
-    items : sequence of ImageItem
-        Images in order. An image whose file no longer has the digest is rejected.
+    items : iterable of ImageItem
+        Images in order, read lazily. One whose file no longer has the digest is rejected.
+    count : int
+        Maximum number of images.
     batch_size : int or "auto"
         Images per forward pass; ``auto`` adapts to the machine, see `find_lanes`.
     policy : Policy, optional
@@ -215,7 +219,7 @@ def joint_batches(
         Not even two images fit at a time.
     """
     most = max(work.most for work in works)
-    each_lanes = [find_lanes(work.base, most * len(items), batch_size) for work in works]
+    each_lanes = [find_lanes(work.base, most * count, batch_size) for work in works]
     # The fewest images that leave no call short.
     sizes = [lanes.batch_size for lanes in each_lanes]
     at_once = lcm(*(s // gcd(s, work.most) for s, work in zip(sizes, works, strict=True)))

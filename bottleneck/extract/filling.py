@@ -1,11 +1,11 @@
 """Fill banks: compute what they lack and store it, with one decoding of an image for all bases."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from bottleneck.bases.frozen import FrozenBase
-from bottleneck.cache import Cache
+from bottleneck.cache import EVERYONE, Cache, Leases, Shard
 from bottleneck.errors import CacheError, counted
 from bottleneck.extract.compute import (
     Chunk,
@@ -15,44 +15,20 @@ from bottleneck.extract.compute import (
     joint_batches,
     sorted_by_size,
 )
+from bottleneck.extract.division import Division
+from bottleneck.extract.outcomes import Outcome, Part
 from bottleneck.extract.plan import (
     Plan,
-    Task,
     find_passes,
     find_tasks,
     images_of,
     plan_extraction,
 )
 from bottleneck.extract.store import Target, targets_of_all
-from bottleneck.images import ImageSet
+from bottleneck.images import ImageItem, ImageSet
 from bottleneck.settings import StoreSettings
 
-__all__ = ["Filling", "Outcome", "Part", "carry_out", "fill_banks", "stored_chunks"]
-
-
-@dataclass
-class Outcome:
-    """What was computed.
-
-    Attributes
-    ----------
-    rows : int
-        Number of views computed, unaugmented images included.
-    bytes_written : int
-        Size of the added features.
-    seconds : float
-        Time in which workers computed them.
-    bad : dict of str to str
-        Digest to reason, for images that could not be used.
-    remarks : Remarks
-        What users should know of the computed images.
-    """
-
-    rows: int = 0
-    bytes_written: int = 0
-    seconds: float = 0.0
-    bad: dict[str, str] = field(default_factory=dict)
-    remarks: Remarks = field(default_factory=Remarks)
+__all__ = ["Filling", "carry_out", "fill_banks", "ordered_images", "stored_chunks"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +55,11 @@ class Filling:
         return {digest: why for each in self.outcomes for digest, why in each.bad.items()}
 
     @property
+    def computed(self) -> set[str]:
+        """Digests of the images whose unaugmented features were computed here, or are bad."""
+        return self.missing - self.outcomes[0].elsewhere
+
+    @property
     def bytes_written(self) -> int:
         """Size of the added features."""
         return sum(each.bytes_written for each in self.outcomes)
@@ -98,25 +79,6 @@ class Filling:
         return found
 
 
-@dataclass(frozen=True)
-class Part:
-    """A base's share of the images that are computed together.
-
-    Attributes
-    ----------
-    task : Task
-        Layers, and the views to compute of each image.
-    target : Target
-        The banks to store them in.
-    outcome : Outcome
-        Updated by what was computed.
-    """
-
-    task: Task
-    target: Target
-    outcome: Outcome = field(default_factory=Outcome)
-
-
 def fill_banks(
     images: ImageSet,
     bases: FrozenBase | Sequence[FrozenBase],
@@ -126,6 +88,9 @@ def fill_banks(
     progress: Progress | None = None,
 ) -> list[Filling]:
     """Compute and store missing features, without saving the image set or a record.
+
+    Other processes that fill the same banks at the same time compute some of the images, see
+    `bottleneck.extract.division`; at the end, the banks have all of them.
 
     Parameters
     ----------
@@ -147,20 +112,22 @@ def fill_banks(
     if any(plan.tasks for own in plans for plan in own):
         cache.check_writable()
     found = [Filling(own, plan.lacking) for own, (plan, *_) in zip(targets, plans, strict=True)]
-    for stage in range(len(targets[0])):  # of unaugmented images, then of views
-        bad = {digest for each in found for digest in each.bad}
-        outcomes = carry_out(
-            [own[stage].only({item.digest for item in own[stage].items} - bad) for own in plans],
-            [own[stage] for own in targets],
-            progress,
-        )
-        for each, outcome in zip(found, outcomes, strict=True):
-            each.outcomes.append(outcome)
+    shard = Shard.of(settings.shard)
+    with Leases(cache.root, shard.scope if shard else EVERYONE) as leases:
+        for stage in range(len(targets[0])):  # of unaugmented images, then of views
+            bad = {digest for each in found for digest in each.bad}
+            good = [own[stage].only({i.digest for i in own[stage].items} - bad) for own in plans]
+            outcomes = carry_out(good, [own[stage] for own in targets], progress, leases)
+            for each, outcome in zip(found, outcomes, strict=True):
+                each.outcomes.append(outcome)
     return found
 
 
 def carry_out(
-    plans: Sequence[Plan], targets: Sequence[Target], progress: Progress | None = None
+    plans: Sequence[Plan],
+    targets: Sequence[Target],
+    progress: Progress | None = None,
+    leases: Leases | None = None,
 ) -> list[Outcome]:
     """Compute and store plans together, and check that everything is there at the end.
 
@@ -172,6 +139,9 @@ def carry_out(
         The banks to store them in, for each base: all of unaugmented images, or all of views.
     progress : callable, optional
         Called with ``"extract"`` or ``"views"``, the number of images done and their total.
+    leases : Leases, optional
+        Divides the images with other processes that have leases in the cache. Without it, all are
+        computed here.
 
     Returns
     -------
@@ -184,40 +154,100 @@ def carry_out(
         Features cannot be written, or disappeared meanwhile; what was committed is kept.
     """
     outcomes = [Outcome() for _ in plans]
-    passes = [
-        [Part(task, targets[place], outcomes[place]) for place, task in tasks.items()]
-        for tasks in find_passes(plans, targets)
-    ]
-    stage, done = "views" if targets[0].policy else "extract", 0
-    total = sum(len(images_of([part.task for part in parts])) for parts in passes)
-    distinct = {item.digest for plan in plans for item in plan.items}
-    cached = len(distinct.difference(*(plan.lacking for plan in plans)))
-
-    def report() -> None:
-        if progress:
-            written = sum(each.bytes_written for each in outcomes)
-            progress(stage, done, total, cached=cached, bytes_written=written)
-
-    report()
+    count = _Count(plans, targets, outcomes, progress)
+    left = list(plans)
     try:
-        for parts in passes:
-            with closing(stored_chunks(parts)) as chunks:
-                for chunk in chunks:  # what was appended is committed, whatever ends the work
-                    done += chunk.images
-                    report()
+        while any(plan.tasks for plan in left):
+            partial = set[str]()
+            for tasks in find_passes(left, targets):
+                parts = [Part(task, targets[at], outcomes[at]) for at, task in tasks.items()]
+                partial |= _run_pass(parts, leases, count)
+            done = zip(left, targets, outcomes, strict=True)
+            left = [_left_of(plan, target, outcome.bad, partial) for plan, target, outcome in done]
     except BaseException:
         for target in targets:
             with suppress(CacheError):  # what stopped the work may be a full disk
                 target.refresh()
         raise
-    for plan, target, outcome in zip(plans, targets, outcomes, strict=True):
-        _check_complete(plan, target, outcome.bad)
+    for plan, target in zip(plans, targets, strict=True):
+        target.describe(layer for layer, bank in target.banks.items() if bank.size)
         with nullcontext() if plan.tasks else suppress(CacheError):  # it can only be read
             target.refresh()
     return outcomes
 
 
-def stored_chunks(parts: Sequence[Part]) -> Generator[Chunk]:
+class _Count:
+    """Counts images, and reports how many are done."""
+
+    def __init__(
+        self,
+        plans: Sequence[Plan],
+        targets: Sequence[Target],
+        outcomes: Sequence[Outcome],
+        progress: Progress | None,
+    ) -> None:
+        self._outcomes, self._progress, self.done = outcomes, progress, 0
+        self._stage = "views" if targets[0].policy else "extract"
+        passes = find_passes(plans, targets)
+        self._total = sum(len(images_of([*tasks.values()])) for tasks in passes)
+        distinct = {item.digest for plan in plans for item in plan.items}
+        self._cached = len(distinct.difference(*(plan.lacking for plan in plans)))
+        self.report()
+
+    def report(self) -> None:
+        """Report how many images are done."""
+        if self._progress:
+            written = sum(each.bytes_written for each in self._outcomes)
+            done = min(self.done, self._total)
+            self._progress(
+                self._stage, done, self._total, cached=self._cached, bytes_written=written
+            )
+
+
+def _run_pass(parts: Sequence[Part], leases: Leases | None, count: _Count) -> set[str]:
+    """Compute images together; return those of which another process has computed some rows."""
+    items = ordered_images(parts)
+    if leases is None:
+        with closing(stored_chunks(parts, items)) as chunks:
+            for chunk in chunks:  # what was appended is committed, whatever ends the work
+                count.done += chunk.images
+                count.report()
+        return set()
+    before = count.done
+
+    def report() -> None:
+        count.done = before + division.computed + division.elsewhere
+        count.report()
+
+    division = Division(leases, parts, items, report)
+    while division.ready():
+        with closing(stored_chunks(parts, items, division.claimed())) as chunks:
+            for chunk in chunks:
+                division.computed += chunk.images
+                report()
+    report()
+    return division.left
+
+
+def ordered_images(parts: Sequence[Part]) -> Sequence[ImageItem]:
+    """Return the images that are computed together, in the order of computation.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        As for `stored_chunks`.
+
+    Returns
+    -------
+    sequence of ImageItem
+    """
+    tasks = [part.task for part in parts]
+    return sorted_by_size(images_of(tasks), parts[0].target.base.transform)
+
+
+def stored_chunks(
+    parts: Sequence[Part], items: Sequence[ImageItem], claimed: Iterable[ImageItem] | None = None
+) -> Generator[Chunk]:
     """Compute images together, and yield what was computed of some once it is appended.
 
     Parameters
@@ -225,6 +255,10 @@ def stored_chunks(parts: Sequence[Part]) -> Generator[Chunk]:
     parts : sequence of Part
         What to compute and where to store it, for at least one base; images are decoded as
         `bottleneck.extract.plan.find_passes` allows. Their outcomes are updated.
+    items : sequence of ImageItem
+        The images of all parts, in the order of computation.
+    claimed : iterable of ImageItem, optional
+        Those to compute, by default all; read when they are next.
 
     Yields
     ------
@@ -241,8 +275,13 @@ def stored_chunks(parts: Sequence[Part]) -> Generator[Chunk]:
         for part in parts
     ]
     settings, policy = parts[0].target.settings, parts[0].target.policy
-    items = sorted_by_size(images_of([part.task for part in parts]), works[0].base.transform)
-    chunks = joint_batches(works, items, batch_size=settings.batch_size, policy=policy)
+    chunks = joint_batches(
+        works,
+        items if claimed is None else claimed,
+        count=len(items),
+        batch_size=settings.batch_size,
+        policy=policy,
+    )
     share = sum(len(part.target.by_bank(part.task.layers)) for part in parts)
     with closing(chunks), ExitStack() as stack:
         stores = [
@@ -260,14 +299,15 @@ def stored_chunks(parts: Sequence[Part]) -> Generator[Chunk]:
             yield chunk
 
 
-def _check_complete(plan: Plan, target: Target, bad: Mapping[str, str]) -> None:
-    """Check that the banks contain and describe everything in a plan, except bad images."""
-    target.describe(layer for layer, bank in target.banks.items() if bank.size)
+def _left_of(plan: Plan, target: Target, bad: Container[str], partial: Container[str]) -> Plan:
+    """Return what the banks lack of a plan: images of which another process did some rows only."""
     planned = plan.items if plan.tasks else ()  # else they have just been found
     tasks = find_tasks(planned, target.banks, target.views)
-    gone = {digest for task in tasks for digest in task.views} - bad.keys()
+    lacking = {digest for task in tasks for digest in task.views if digest not in bad}
+    gone = sum(digest not in partial for digest in lacking)
     if gone:
         raise CacheError(
-            f"{len(gone)} of {counted(len(plan.items), 'image')} disappeared from the cache during "
+            f"{gone} of {counted(len(plan.items), 'image')} disappeared from the cache during "
             f"extraction, as another command removed parts; run the command again"
         )
+    return Plan(plan.items, tasks).only(lacking)

@@ -16,7 +16,9 @@ from bottleneck.arguments import made
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
 from bottleneck.extract.compute import Progress
-from bottleneck.extract.filling import Part, stored_chunks
+from bottleneck.extract.filling import ordered_images, stored_chunks
+from bottleneck.extract.jobs import ShardJob
+from bottleneck.extract.outcomes import Part
 from bottleneck.extract.plan import find_passes, images_of, plan_extraction
 from bottleneck.extract.store import targets_of_all
 from bottleneck.files import atomic_write
@@ -46,7 +48,10 @@ class Forecast:
     images : int
         Number of images found.
     missing : int
-        Number of distinct images for which the cache lacks a layer of a base.
+        Number of distinct images for which the cache lacks a layer of a base; of the shard, if one
+        is given.
+    missing_of_shards : list of int
+        The same for each shard, if the images are extracted in shards.
     missing_views : int
         Number of augmented views for which the cache lacks a layer, over all bases.
     trial : int
@@ -65,6 +70,7 @@ class Forecast:
     model: str
     images: int
     missing: int
+    missing_of_shards: list[int]
     missing_views: int
     trial: int
     seconds: float
@@ -113,7 +119,8 @@ def forecast_extraction(
     cache = Cache(cache)
     cache.set_file(images.name)  # says so where the name cannot be
     started = time.monotonic()
-    targets = targets_of_all(bases, cache, settings)
+    several = [bases] if isinstance(bases, FrozenBase) else list(bases)
+    targets = targets_of_all(several, cache, settings)
     plans = [plan_extraction(images, own) for own in targets]
     seconds = time.monotonic() - started
     report = progress or (lambda *_: None)
@@ -123,12 +130,13 @@ def forecast_extraction(
         for tasks in find_passes(own, stage)
     ]
     rejected = {item.digest: (item.path, why) for each in trials for item, why in each.rejected}
-    peak = peak_memory()
+    peak, job = peak_memory(), ShardJob.of(images, several, cache, settings)
     return Forecast(
         image_set=images.name,
         model=", ".join(own[0].base.model for own in targets),
         images=len(images.items),
         missing=len(set[str]().union(*(own[0].lacking for own in plans))),
+        missing_of_shards=job.missing() if job else [],
         missing_views=sum(plan.rows for own in plans for plan in own[1:]),
         trial=sum(each.images for each in trials),
         seconds=round(seconds + sum(each.seconds for each in trials), 3),
@@ -163,7 +171,8 @@ def _try(parts: Sequence[Part], cache: Cache, report: Progress) -> _Trial:
     count = len(images_of([part.task for part in parts]))
     with TemporaryDirectory(prefix=_PREFIX, dir=_scratch_folder(cache)) as place:
         started = warm = time.monotonic()
-        with closing(stored_chunks([_moved(part, Cache(place)) for part in parts])) as chunks:
+        moved = [_moved(part, Cache(place)) for part in parts]
+        with closing(stored_chunks(moved, ordered_images(moved))) as chunks:
             for number, chunk in enumerate(chunks, start=1):
                 done += chunk.images
                 rejected += [each for batch in chunk.batches for each in batch.rejected]

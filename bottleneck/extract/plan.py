@@ -7,7 +7,7 @@ from typing import Any
 
 from bottleneck.arguments import made
 from bottleneck.bases.frozen import FrozenBase
-from bottleneck.cache import Bank, Cache
+from bottleneck.cache import Bank, Cache, Shard
 from bottleneck.errors import DataError
 from bottleneck.extract.store import Target, targets_of_all
 from bottleneck.images import ImageItem, ImageSet
@@ -135,6 +135,8 @@ class Plan:
 def plan_extraction(images: ImageSet, targets: Sequence[Target]) -> list[Plan]:
     """Find what each target lacks of the unaugmented images, or of views of the training images.
 
+    If the settings name a shard, only of its images.
+
     Parameters
     ----------
     images : ImageSet
@@ -162,7 +164,9 @@ def plan_extraction(images: ImageSet, targets: Sequence[Target]) -> list[Plan]:
                 f"image set {images.name!r} has no train images, and only train images get "
                 f"augmented views; add train images, or leave `views` out"
             )
-        items = tuple({item.digest: item for item in chosen}.values())
+        shard = Shard.of(target.settings.shard)
+        distinct = {item.digest: item for item in chosen}.values()
+        items = tuple(item for item in distinct if shard is None or shard.has(item.digest))
         plans.append(Plan(items, find_tasks(items, target.banks, target.views)))
     return plans
 

@@ -13,9 +13,17 @@ from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.extract.compute import Progress
 from bottleneck.extract.filling import Filling, fill_banks
+from bottleneck.extract.jobs import ShardJob
 from bottleneck.extract.store import Target
 from bottleneck.images import ImageSet, check_replaceable
-from bottleneck.records import Adjustments, Augmentation, ExtractedLayer, Extraction, RejectedImage
+from bottleneck.records import (
+    Adjustments,
+    Augmentation,
+    ExtractedLayer,
+    ExtractedShard,
+    Extraction,
+    RejectedImage,
+)
 from bottleneck.settings import BaseSettings, StoreSettings
 
 __all__ = ["extract_features", "usable_images"]
@@ -59,6 +67,10 @@ def extract_features(
     An image is identified by its bytes: renamed, moved, relabelled and duplicated images are not
     computed again. The image set is written to ``cache/sets/`` and the record to ``cache/runs/``.
     Augmented views have their own banks, one for each policy.
+
+    With a `shard`, only its images are computed. As long as images of other shards are missing, the
+    image set and the record are not written, and what is returned is an `ExtractedShard`; the last
+    shard completes the extraction, as does one without a shard.
 
     Several bases share the reading and decoding of each image; their features are those of
     extractions with each base alone. They use one image set: an image that one of the bases cannot
@@ -116,20 +128,44 @@ def extract_features(
     check_replaceable(set_file)
     if cache.root.exists():  # else `fill_banks` checks, once there is something to compute
         cache.check_writable()
+    job = ShardJob.of(images, several, cache, settings)
+    if job:
+        job.note({}, done=False)
     fillings = fill_banks(images, several, cache, settings, progress=progress)
-    usable = usable_images(
-        images, {digest: why for each in fillings for digest, why in each.bad.items()}
-    )
-    usable.write_csv(set_file)
+    usable, missing = _usable_of(images, fillings, job)
     seconds, busy = time.monotonic() - started, sum(each.seconds for each in fillings)
     shares = [each.seconds / busy if busy else 1 / len(several) for each in fillings]
     found = [
-        cache.record_run(
-            replace(_described(base, filling, usable, settings), seconds=round(share * seconds, 3))
-        )
+        replace(_described(base, filling, usable, settings), seconds=round(share * seconds, 3))
         for base, filling, share in zip(several, fillings, shares, strict=True)
     ]
+    if job and missing:
+        found = [
+            ExtractedShard(**vars(each), shard=str(job.shard), missing=missing) for each in found
+        ]
+    else:
+        usable.write_csv(set_file)
+        found = [cache.record_run(each) for each in found]
+        if job:
+            job.files.forget()
     return found[0] if isinstance(bases, FrozenBase) else found
+
+
+def _usable_of(
+    images: ImageSet, fillings: Sequence[Filling], job: ShardJob | None
+) -> tuple[ImageSet, list[int]]:
+    """Return the images to record, and how many are missing in each shard: empty if none is.
+
+    Where any is missing, these are the images of the own shard.
+    """
+    bad = {digest: why for each in fillings for digest, why in each.bad.items()}
+    if job:
+        job.note(bad, done=True)
+        missing = job.missing() if job.shard else []
+        if any(missing):
+            return job.own_images(bad), missing
+        bad = job.bad() | bad
+    return usable_images(images, bad), []
 
 
 def _described(
@@ -137,7 +173,7 @@ def _described(
 ) -> Extraction:
     """Return the record of a base's extraction, without its time."""
     distinct = {item.digest for item in usable.items}
-    computed = len(filling.missing & distinct)
+    computed = len(filling.computed & distinct)
     last, remarks = filling.targets[-1], filling.remarks  # of the views, if there are any
     return Extraction(
         time=datetime.now(UTC).isoformat(),

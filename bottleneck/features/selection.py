@@ -10,6 +10,7 @@ import numpy as np
 
 from bottleneck.arguments import checked, find_layers, made
 from bottleneck.cache import Cache
+from bottleneck.cache.shards import unfinished
 from bottleneck.errors import (
     DataError,
     UnknownNameError,
@@ -267,14 +268,14 @@ def matching_layers(
     if not runs:
         raise DataError(
             f"no extraction in the cache folder {str(cache.root)!r}; run 'bottleneck extract' "
-            f"first, or name another folder with `cache`"
+            f"first, or name another folder with `cache`{unfinished(cache)}"
         )
     for run in reversed(runs):
         if chosen := _matching(run, asked):
             digest = run.image_set_digest
             break
     else:
-        raise UnknownNameError(_no_match(runs, asked))
+        raise UnknownNameError(f"{_no_match(runs, asked)}{unfinished(cache)}")
     images = ImageSet.read_csv(cache.set_file(chosen[0].image_set))
     if images.digest_of() != digest:
         raise DataError(

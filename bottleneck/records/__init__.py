@@ -31,6 +31,7 @@ from bottleneck.records.runs import (
     RejectedImage,
     RunFacts,
 )
+from bottleneck.records.shards import ExtractedShard, ShardRecord
 from bottleneck.records.shipped import SHIPPED, ArchivedBaseRecord, ShippedRecord, public_name
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Digest",
     "ExportRecord",
     "ExtractedLayer",
+    "ExtractedShard",
     "Extraction",
     "FeatureSource",
     "HeadFacts",
@@ -58,6 +60,7 @@ __all__ = [
     "Record",
     "RejectedImage",
     "RunFacts",
+    "ShardRecord",
     "ShippedRecord",
     "StoredLayer",
     "TransformFacts",

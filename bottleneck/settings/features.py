@@ -140,6 +140,7 @@ class StoreSettings:
         values.Compression, Doc("Lossless compression of new parts: smaller, but slower to read.")
     ] = "none"
     batch_size: values.BatchSize = "auto"
+    shard: values.ShardName | None = None
 
     def __post_init__(self) -> None:
         values.check_views(self.views, self.augment)

@@ -14,6 +14,7 @@ from bottleneck.fields import Option
 from bottleneck.files import slug
 
 __all__ = [
+    "SHARD_PATTERN",
     "Age",
     "Augmentation",
     "Balanced",
@@ -46,6 +47,7 @@ __all__ = [
     "Pool",
     "Positive",
     "Seed",
+    "ShardName",
     "Share",
     "ViewCount",
     "check_augmentation",
@@ -82,6 +84,7 @@ _AUGMENTATIONS = (
     *("none", "flip", "standard", "crop", "color", "noise", "elastic", "trivial"),
     *("rand", "flips", "erase"),
 )
+SHARD_PATTERN = r"([0-9]{1,9})/([0-9]{1,9})"
 _LONGEST_NAME = 100
 _Side = Annotated[int, Field(ge=1, le=16_384)]
 
@@ -111,6 +114,14 @@ def _age(given: Any) -> Any:
     if not found:
         raise ValueError
     return int(found[1]) * timedelta(hours=(1, 24, 24 * 7)["hdw".index(found[2])])
+
+
+def _shard(given: str) -> str:
+    """Reject what is no shard."""
+    found = re.fullmatch(SHARD_PATTERN, given)
+    if given != "auto" and not (found and 1 <= int(found[1]) <= int(found[2])):
+        raise ValueError
+    return given
 
 
 def check_augmentation(given: str) -> str:
@@ -282,5 +293,14 @@ Nested = Annotated[bool, Doc("Take each folder of DATA as one class, whatever fo
 MovedWeights = Annotated[str | None, Doc("Weights of the base, if they have moved.")]
 NewSet = Annotated[
     Name | None, Doc("Name of the image set; by default the folder's."), Option("--set")
+]
+ShardName = Annotated[
+    str,
+    AfterValidator(_shard),
+    Field(description="I/N with I from 1 to N, such as 2/4, or auto"),
+    Doc(
+        "Compute only the images of one of N shards, each in a process of its own; auto takes I/N "
+        "from a Slurm job array, or from RANK and WORLD_SIZE."
+    ),
 ]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), Doc("Seed of splits, folds and training.")]
