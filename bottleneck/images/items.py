@@ -9,16 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
-from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, TypeVar
+from pathlib import Path, PurePath
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, BeforeValidator
 
 from bottleneck.errors import BadImageError
 from bottleneck.images.headers import png_bits, tiff_header
 from bottleneck.images.kinds import HEAD, check_kind, kind_of, shown_path
-from bottleneck.inputs import MAX_BYTES, check_size, open_regular, read_regular
+from bottleneck.inputs import MAX_BYTES, check_size
 from bottleneck.records import Digest, RejectedImage, record
+from bottleneck.sources import open_source, read_source, reasons_told
 
 __all__ = [
     "SPLITS",
@@ -62,7 +63,8 @@ class ImageItem:
     Attributes
     ----------
     path : str
-        Path as found, with forward slashes.
+        Path as found, with forward slashes; or a URL; or that of an archive or a table, with the
+        image's name in it at the end.
     digest : str
         The image's name in the cache, 64 hexadecimal digits: SHA-256 of the file's bytes, or, for
         the few files that earlier versions decoded otherwise, of that and a word. Empty until the
@@ -112,7 +114,7 @@ class Found:
 
 
 def read_file(item: ImageItem) -> bytes:
-    """Read an image's file.
+    """Read an image's file, wherever it lies.
 
     Parameters
     ----------
@@ -128,12 +130,8 @@ def read_file(item: ImageItem) -> bytes:
     BadImageError
         The file cannot be read, or its digest differs from the item's; the message is the reason.
     """
-    try:
-        data = read_regular(Path(item.path))
-    except OSError as error:
-        raise BadImageError(error.strerror or str(error)) from error
-    except MemoryError as error:
-        raise BadImageError("not enough memory to read it") from error
+    with reasons_told():
+        data = read_source(item.path)
     if digest_of(data) == item.digest:
         return data
     if hashlib.sha256(data).hexdigest() == item.digest:
@@ -213,7 +211,7 @@ def digest_all(
 def _digest(found: ImageItem, max_bytes: int, check: _Check) -> ImageItem | RejectedImage:
     try:
         found.path.encode()
-        digest, plain = digests_of_file(Path(found.path), max_bytes, check)
+        digest, plain = digests_of_file(found.path, max_bytes, check)
         return replace(found, digest=digest, sha256=None if plain == digest else plain)
     except UnicodeEncodeError:
         return RejectedImage(shown_path(found.path), "the file's name is not UTF-8")
@@ -222,14 +220,14 @@ def _digest(found: ImageItem, max_bytes: int, check: _Check) -> ImageItem | Reje
 
 
 def digests_of_file(
-    path: Path, max_bytes: int = MAX_BYTES, check: _Check | None = None
+    path: str | Path, max_bytes: int = MAX_BYTES, check: _Check | None = None
 ) -> tuple[str, str]:
     """Return an image file's digest and the SHA-256 of its bytes, without holding it in memory.
 
     Parameters
     ----------
-    path : Path
-        The file.
+    path : str or Path
+        The file, wherever it lies.
     max_bytes : int
         Size in bytes of the largest file that is read.
     check : callable, optional
@@ -247,17 +245,17 @@ def digests_of_file(
         message is the reason.
     """
     try:
-        with open_regular(path) as file:
+        with reasons_told(), open_source(path) as file:
             check_size(file, max_bytes)
             if check:
-                check(path.suffix, file.read(HEAD))
+                check(PurePath(path).suffix, file.read(HEAD))
                 file.seek(0)
-            plain = hashlib.file_digest(file, "sha256").hexdigest()
+            plain = hashlib.file_digest(cast("io.BufferedReader", file), "sha256").hexdigest()
             return _tagged(plain) if _has_changed(file) else plain, plain
-    except OSError as error:
-        gone = isinstance(error, FileNotFoundError) and path.is_symlink()
-        reason = "a link to nothing" if gone else error.strerror or str(error)
-        raise BadImageError(reason) from error
+    except BadImageError as error:
+        if isinstance(error.__cause__, FileNotFoundError) and Path(path).is_symlink():
+            raise BadImageError("a link to nothing") from error
+        raise
 
 
 def digest_of(data: bytes) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bottleneck.images.kinds import is_image, shown_path
 from bottleneck.records import RejectedImage
+from bottleneck.sources import is_remote
 
 __all__ = ["Walked", "existing", "is_junk", "walk"]
 
@@ -31,12 +32,27 @@ class Walked:
         Links and folders that are not followed, with the reasons.
     folders : list of Path
         The folders that were read.
+    at : list of str
+        Where each image is read from, if archives were read as if their folders were one: then the
+        archives' names are in these paths, and not in `images`.
+    told : list of (str or None, str or None)
+        Label and split of each image, where these are told by more than its folders.
+    notes : list of str
+        How the source was read, where it is not obvious.
     """
 
     images: list[Path] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     rejected: list[RejectedImage] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    at: list[str] = field(default_factory=list)
+    told: list[tuple[str | None, str | None]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def paths(self) -> list[str]:
+        """Where each image is read from."""
+        return self.at or [image.as_posix() for image in self.images]
 
 
 def is_junk(path: Path) -> bool:
@@ -147,7 +163,7 @@ def existing(path: Path, known: dict[Path, dict[str, str]] | None = None) -> Pat
     Path
         The path as it is on the disk; `path` if there is none.
     """
-    if os.path.lexists(path) or path.as_posix().isascii():
+    if path.as_posix().isascii() or os.path.lexists(path) or is_remote(path):
         return path
     known, found = {} if known is None else known, Path(path.anchor)
     for part in path.relative_to(path.anchor).parts:

@@ -1,0 +1,30 @@
+"""Where images lie: files, members of archives and tables, and objects behind URLs.
+
+An image's path is one text wherever it lies, such as ``data/x.tar/cat/001.jpg``, and one function
+opens it.
+"""
+
+from bottleneck.sources.archives import Container
+from bottleneck.sources.opening import (
+    container_at,
+    exists,
+    is_container,
+    open_source,
+    read_source,
+    reasons_told,
+)
+from bottleneck.sources.places import Address, is_remote, location, suffix_of
+
+__all__ = [
+    "Address",
+    "Container",
+    "container_at",
+    "exists",
+    "is_container",
+    "is_remote",
+    "location",
+    "open_source",
+    "read_source",
+    "reasons_told",
+    "suffix_of",
+]

@@ -1,0 +1,182 @@
+"""Open what a path leads to: a file, a member of a container, or an object behind a URL."""
+
+import lzma
+import os
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from bottleneck.errors import BadImageError, BottleneckError, DataError, PathMissingError
+from bottleneck.inputs import check_regular, open_regular
+from bottleneck.sources.archives import Container, Tar, Zip
+from bottleneck.sources.blobs import Blob, LocalFile
+from bottleneck.sources.places import is_remote, location, parted, suffix_of
+
+__all__ = ["container_at", "exists", "is_container", "open_source", "read_source", "reasons_told"]
+
+_KINDS: dict[str, Callable[[Blob, str], Container]] = {".zip": Zip}
+_opened: dict[str, tuple[str, Container]] = {}
+_locks: dict[str, threading.Lock] = {}
+_lock = threading.Lock()
+
+
+def is_container(path: Path) -> bool:
+    """Return whether a path is that of a file that has images in it, by its ending.
+
+    Parameters
+    ----------
+    path : Path
+        A path or an `Address`; a folder is none, whatever its name.
+
+    Returns
+    -------
+    bool
+    """
+    return bool(suffix_of(path)) and not path.is_dir()
+
+
+def container_at(path: Path) -> Container:
+    """Return a container, whose contents are listed once in a process, while it does not change.
+
+    Parameters
+    ----------
+    path : Path
+        A file for which `is_container` holds.
+
+    Returns
+    -------
+    Container
+
+    Raises
+    ------
+    PathMissingError
+        There is no such file.
+    DataError
+        It is damaged, something else than its ending says, or cannot be read.
+    """
+    text = str(path)
+    with _lock:
+        own = _locks.setdefault(text, threading.Lock())
+    with own:
+        try:
+            version = LocalFile.version_of(check_regular(path))
+        except FileNotFoundError as error:
+            raise PathMissingError(f"no file {text!r}; correct the path") from error
+        except OSError as error:
+            raise DataError(f"{text!r} cannot be read: {error.strerror or error}") from error
+        if _opened.get(text, ("", None))[0] != version:
+            suffix = suffix_of(path)
+            try:
+                _opened[text] = version, _KINDS.get(suffix, Tar)(LocalFile(path), suffix)
+            except DataError as error:
+                raise DataError(f"{text!r} cannot be read: {error}") from error
+        return _opened[text][1]
+
+
+def exists(path: str | Path) -> bool:
+    """Return whether there is something at a path; what is remote is taken to exist.
+
+    Parameters
+    ----------
+    path : str or Path
+        As for `open_source`.
+
+    Returns
+    -------
+    bool
+        Also for links to nothing. A remote image is asked for when it is read: to ask for each
+        would take long.
+    """
+    if is_remote(path):
+        return True
+    found = parted(str(path))
+    if found is None:
+        return os.path.lexists(path)
+    try:
+        return container_at(location(found[0])).has(found[1])
+    except (OSError, BottleneckError):
+        return False
+
+
+def open_source(path: str | Path) -> BinaryIO:
+    """Open an image for reading, wherever it lies.
+
+    Parameters
+    ----------
+    path : str or Path
+        The path of a file, or of a container with a member's name after it.
+
+    Returns
+    -------
+    binary file
+        One that can go back to its beginning.
+
+    Raises
+    ------
+    OSError
+        It does not exist, is not a regular file, or cannot be read.
+    BadImageError
+        It cannot be read; the message is the reason.
+    """
+    found = parted(str(path))
+    if found is None:
+        return open_regular(Path(path))
+    container, member = found
+    try:
+        return container_at(location(container)).open(member)
+    except KeyError:
+        raise FileNotFoundError(2, os.strerror(2), str(path)) from None
+    except BadImageError:
+        raise
+    except BottleneckError as error:
+        raise BadImageError(str(error)) from error
+
+
+def read_source(path: str | Path) -> bytes:
+    """Read an image's bytes, wherever it lies.
+
+    Parameters
+    ----------
+    path : str or Path
+        As for `open_source`.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    OSError, BadImageError
+        As for `open_source`.
+    """
+    with open_source(path) as file:
+        return file.read()
+
+
+@contextmanager
+def reasons_told() -> Iterator[None]:
+    """Turn errors of reading an image into `BadImageError`, whose message is the reason.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    BadImageError
+        In place of an `OSError`, an error of an archive, or a `MemoryError`.
+    """
+    try:
+        yield
+    except BadImageError:
+        raise
+    except MemoryError as error:
+        raise BadImageError("not enough memory to read it") from error
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+        raise BadImageError(f"its archive is damaged: {error or 'it ends too soon'}") from error
+    except OSError as error:
+        raise BadImageError(error.strerror or str(error)) from error
