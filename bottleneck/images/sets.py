@@ -12,6 +12,7 @@ from bottleneck.arguments import made
 from bottleneck.errors import DataError, UsageError
 from bottleneck.files import atomic_write
 from bottleneck.images.dividing import split_items
+from bottleneck.images.given import found_in
 from bottleneck.images.groups import grouped, groups_of, leaks_of
 from bottleneck.images.items import Found, ImageItem, digest_all
 from bottleneck.images.kinds import check_ending, check_kind
@@ -73,11 +74,20 @@ class ImageSet:
     @classmethod
     def open(
         cls,
-        source: str | Path,
+        source: Any,
         settings: ReadSettings | None = None,
         **options: Any,
     ) -> Self:
-        """Read an image set: a table with `from_manifest`, all else with `from_folder`."""
+        """Read an image set: a table with `from_manifest`, all else at a path with `from_folder`.
+
+        `source` may also be an object: a dataset of torchvision, or a sequence of pairs of an image
+        (bytes, of Pillow, or an array) and its label, or a dict of these by splits.
+        """
+        if not isinstance(source, str | Path):
+            complete = options.pop("complete", True)
+            asked = made(ReadSettings, settings, options)
+            images = cls._digested(*found_in(source, asked.image_set), asked)
+            return images.completed(images.name, asked.seed) if complete else images
         place = existing(location(source))
         listed = is_listed(place) or not (is_table(place) or place.is_file())
         return (cls.from_folder if listed else cls.from_manifest)(source, settings, **options)
@@ -94,16 +104,14 @@ class ImageSet:
     ) -> Self:
         """Read the images of a folder, or of archives as if they were folders.
 
-        Supported layouts are ``FOLDER/<class>/*`` (split here, see `with_splits`),
-        ``FOLDER/{train,val,test}/<class>/*`` and ``FOLDER/<class>/{train,val,test}/*`` (the splits
-        are kept; they may have other usual names, such as ``Training`` or ``dev``), and a folder
-        with only images (unlabelled). Class folders may have subfolders. Hidden files are ignored.
+        Layouts are ``FOLDER/<class>/*`` (split here, see `with_splits`), ``FOLDER/SPLIT/<class>/*``,
+        ``FOLDER/<class>/SPLIT/*``, and only images (unlabelled). Hidden files are ignored.
 
         Parameters
         ----------
         folder : str or Path
-            The folder of the images; a tar or zip archive, or several as
-            ``shards-{000..099}.tar``; or a folder of archives.
+            The folder of the images, or of archives; or an archive; or several, as
+            ``shards-{000..099}.tar``.
         settings : ReadSettings, optional
             How it is read: the seed of the split, and what to leave out.
         name : str, optional
@@ -152,12 +160,10 @@ class ImageSet:
         complete: bool = True,
         **options: Any,
     ) -> Self:
-        """Read a CSV file with the columns ``path,label[,split][,weight][,group]``.
+        """Read a CSV file with the columns ``path,label[,split][,weight][,group]``, or JSON lines.
 
-        Paths are relative to the table's folder. Other columns are ignored. Labels may name
-        several classes, separated by semicolons. Without a ``split`` column, or with an empty one,
-        the set is split here, see `with_splits`; ``is_valid`` and ``is_test`` with true and false
-        are splits, too. Semicolons or tabs may separate the cells.
+        Paths are relative to the table's folder. Labels may name several classes, separated by
+        semicolons. Without splits, the set is split here, see `with_splits`.
 
         Parameters
         ----------
@@ -195,7 +201,7 @@ class ImageSet:
         exact: bool = False,
         max_bytes: int | None = None,
     ) -> Self:
-        """Read images without splits: files as given, all in folders and below, and in tables.
+        """Read images without splits: files, and all in folders, archives and tables.
 
         In tables, labels are optional. With `exact`, every file is an image, and paths stay as
         they are. A file may be given twice.
@@ -287,12 +293,11 @@ class ImageSet:
         return replace(self, items=kept, left_out=self.left_out + out, small=every)
 
     def with_splits(self, *, test_share: float = 0.2, seed: int = 0) -> Self:
-        """Return the set split into train and test, stratified by class.
+        """Return the set split into train and test: a `test_share` of each class, at least 1 image.
 
-        Within a class the images are ranked by the SHA-256 of seed and digest; the first
-        `test_share` of them (at least one image) become test images. So the split depends only on
-        the images' bytes and the seed: not on paths, order or machine. Identical images are in the
-        same split even if their labels differ; so are those of a group, which its name ranks.
+        Within a class the images are ranked by the SHA-256 of seed and digest. So the split depends
+        only on the images' bytes and the seed. Identical images are in the same split even if their
+        labels differ; so are those of a group, which its name ranks.
 
         Raises
         ------

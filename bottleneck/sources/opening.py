@@ -1,5 +1,6 @@
 """Open what a path leads to: a file, a member of a container, or an object behind a URL."""
 
+import io
 import lzma
 import os
 import threading
@@ -14,6 +15,7 @@ from bottleneck.errors import BadImageError, BottleneckError, DataError, PathMis
 from bottleneck.inputs import check_regular, open_regular
 from bottleneck.sources.archives import Container, Tar, Zip
 from bottleneck.sources.blobs import Blob, LocalFile
+from bottleneck.sources.objects import SCHEME, read_object
 from bottleneck.sources.places import is_remote, location, parted, suffix_of
 
 __all__ = ["container_at", "exists", "is_container", "open_source", "read_source", "reasons_told"]
@@ -122,7 +124,10 @@ def open_source(path: str | Path) -> BinaryIO:
     BadImageError
         It cannot be read; the message is the reason.
     """
-    found = parted(str(path))
+    text = str(path)
+    if text.startswith(SCHEME):
+        return io.BytesIO(read_object(text))
+    found = parted(text)
     if found is None:
         return open_regular(Path(path))
     container, member = found
