@@ -99,7 +99,7 @@ def test_shards_are_read_as_one():
     assert {item.path for item in images.items} >= {"s/part-000.tar/cat/0.png"}
     folder = ImageSet.open("s")
     assert folder.digest_of() == images.digest_of()
-    assert folder.notes == ("3 archives in 's' read as one",)
+    assert folder.notes == ("3 archives or tables in 's' read as one",)
 
 
 @pytest.mark.parametrize("names", [("train-0.tar", "test-0.tar"), ("train/0.tar", "val/0.tar")])

@@ -78,7 +78,8 @@ def _items(part: Any, name: str, split: str | None) -> list[ImageItem]:
         paths = [location(os.fspath(path)).as_posix() for path, *_ in samples]
         labels = [each[1] for each in samples]
     else:
-        own = offer(name, part, partial(_read, part, name))
+        source, part = part, _undecoded(part)
+        own = offer(name, source, partial(_read, part, name))
         paths = [object_path(own, number) for number in range(len(part))]
         targets = getattr(part, "targets", None)
         known = targets is not None and len(targets) == len(part)
@@ -88,6 +89,15 @@ def _items(part: Any, name: str, split: str | None) -> list[ImageItem]:
         ImageItem(path, "", _label(label, names, name), split)
         for path, label in zip(paths, labels, strict=True)
     ]
+
+
+def _undecoded(part: Any) -> Any:
+    """Return a dataset of Hugging Face that gives the bytes of its images; all else as it is."""
+    for name in _IMAGE if hasattr(part, "cast_column") else ():
+        kind = part.features.get(name)
+        if hasattr(kind, "decode"):
+            return part.cast_column(name, type(kind)(decode=False))
+    return part
 
 
 def _class_names(part: Any) -> Sequence[str]:
@@ -133,6 +143,8 @@ def _read(part: Any, name: str, number: int) -> bytes:
     Unlike in PNG, there is only one file of the same pixels, whatever the version of a library.
     """
     image, _ = _pair(part, number, name)
+    if isinstance(image, Mapping):  # of Hugging Face's datasets, undecoded
+        image = image.get("bytes") or image.get("path")
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | Path):

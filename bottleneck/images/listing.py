@@ -8,14 +8,17 @@ from pathlib import Path
 from bottleneck.errors import DataError, PathMissingError, counted
 from bottleneck.images.keyed import SIDECARS, Sidecars
 from bottleneck.images.kinds import is_image, shown_path
+from bottleneck.images.rows import add_rows
 from bottleneck.images.splits import split_of
 from bottleneck.images.walking import Walked, is_junk, walk
 from bottleneck.records import RejectedImage
-from bottleneck.sources import Container, container_at, is_container, is_remote, suffix_of
+from bottleneck.sources import Container, Rows, container_at, is_container, is_remote, suffix_of
 
 __all__ = ["expanded", "is_listed", "is_pattern", "is_table", "listed", "name_of"]
 
 _TABLES = frozenset({".csv", ".tsv", ".txt", ".jsonl"})
+_OF_DATASETS = {"dataset_dict.json", "dataset_info.json", "state.json"}
+"""What Hugging Face's datasets write beside their tables."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)")
 _NUMBER = re.compile(r"[-_.]?[0-9]+(?:-of-[0-9]+)?$")
@@ -126,9 +129,13 @@ def _of_containers(walked: Walked, root: Path) -> Walked:
     if not places:
         return walked
     found = _Listing(root, places).walked()
-    found.notes.append(f"{counted(len(places), 'archive')} in {root.as_posix()!r} read as one")
+    found.notes.append(
+        f"{counted(len(places), 'archive or table', 'archives or tables')} in {root.as_posix()!r} "
+        f"read as one"
+    )
     kept = {place.as_posix() for place in places}
-    found.ignored += [path for path in walked.ignored if path not in kept]
+    others = [path for path in walked.ignored if path not in kept]
+    found.ignored += [path for path in others if Path(path).name not in _OF_DATASETS]
     found.rejected += walked.rejected
     found.folders = list(dict.fromkeys([*walked.folders, *found.folders]))
     return found
@@ -197,6 +204,7 @@ class _Listing:
     def __init__(self, root: Path, places: list[Path]) -> None:
         self._root, self._places, self._found = root, places, Walked()
         self._sidecars = Sidecars()
+        self._rows: list[tuple[Path, str, Rows]] = []
         self._folders: dict[Path, None] = {root: None}
 
     def walked(self) -> Walked:
@@ -213,6 +221,7 @@ class _Listing:
                 self._add(place, top, container)
         self._found.folders = list(self._folders)
         self._sidecars.tell(self._root, self._found)
+        add_rows(self._root, self._rows, self._found)
         return self._found
 
     def _tops(self) -> Iterator[Path]:
@@ -228,6 +237,9 @@ class _Listing:
 
     def _add(self, place: Path, top: Path, container: Container) -> None:
         found, text = self._found, place.as_posix()
+        if isinstance(container, Rows):
+            self._rows.append((top, text, container))
+            return
         for name, reason in container.refused():
             path = f"{text}/{name}" if name else text
             found.rejected.append(RejectedImage(shown_path(path), reason))

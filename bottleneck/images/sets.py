@@ -104,8 +104,8 @@ class ImageSet:
     ) -> Self:
         """Read the images of a folder, or of archives as if they were folders.
 
-        Layouts are ``FOLDER/<class>/*`` (split here, see `with_splits`), ``FOLDER/SPLIT/<class>/*``,
-        ``FOLDER/<class>/SPLIT/*``, and only images (unlabelled). Hidden files are ignored.
+        Layouts are ``FOLDER/CLASS/*`` (split here, see `with_splits`), ``FOLDER/SPLIT/CLASS/*``,
+        ``FOLDER/CLASS/SPLIT/*``, and only images (unlabelled). Hidden files are ignored.
 
         Parameters
         ----------
@@ -130,8 +130,7 @@ class ImageSet:
         PathMissingError
             The folder does not exist.
         DataError
-            The folder has no images, only one class or a class too small to split, or its layout is
-            ambiguous.
+            The folder has no images, one class, a class too small to split, or two readings.
         """
         asked, root = made(ReadSettings, settings, options), existing(location(folder))
         found = grouped(find_files(root, nested=asked.nested), asked.group_by, root)

@@ -5,6 +5,7 @@ opens it.
 """
 
 from bottleneck.sources.archives import Container
+from bottleneck.sources.columns import Rows
 from bottleneck.sources.opening import (
     container_at,
     exists,
@@ -18,6 +19,7 @@ from bottleneck.sources.places import Address, is_remote, location, suffix_of
 __all__ = [
     "Address",
     "Container",
+    "Rows",
     "container_at",
     "exists",
     "is_container",

@@ -239,8 +239,6 @@ class Zip:
     ----------
     blob : Blob
         The file.
-    suffix : str
-        Its ending.
 
     Raises
     ------
@@ -248,7 +246,7 @@ class Zip:
         It is no zip archive; the message is the reason.
     """
 
-    def __init__(self, blob: Blob, suffix: str) -> None:  # noqa: ARG002 - as of others
+    def __init__(self, blob: Blob) -> None:
         self._blob = blob
         self.version = blob.version
         self._members = index_of(self._indexed)

@@ -6,7 +6,7 @@ import os
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -15,12 +15,12 @@ from bottleneck.errors import BadImageError, BottleneckError, DataError, PathMis
 from bottleneck.inputs import check_regular, open_regular
 from bottleneck.sources.archives import Container, Tar, Zip
 from bottleneck.sources.blobs import Blob, LocalFile
+from bottleneck.sources.columns import Rows
 from bottleneck.sources.objects import SCHEME, read_object
 from bottleneck.sources.places import is_remote, location, parted, suffix_of
 
 __all__ = ["container_at", "exists", "is_container", "open_source", "read_source", "reasons_told"]
 
-_KINDS: dict[str, Callable[[Blob, str], Container]] = {".zip": Zip}
 _opened: dict[str, tuple[str, Container]] = {}
 _locks: dict[str, threading.Lock] = {}
 _lock = threading.Lock()
@@ -71,12 +71,18 @@ def container_at(path: Path) -> Container:
         except OSError as error:
             raise DataError(f"{text!r} cannot be read: {error.strerror or error}") from error
         if _opened.get(text, ("", None))[0] != version:
-            suffix = suffix_of(path)
             try:
-                _opened[text] = version, _KINDS.get(suffix, Tar)(LocalFile(path), suffix)
+                _opened[text] = version, _container(path, LocalFile(path))
             except DataError as error:
                 raise DataError(f"{text!r} cannot be read: {error}") from error
         return _opened[text][1]
+
+
+def _container(path: Path, blob: Blob) -> Container:
+    suffix = suffix_of(path)
+    if suffix in {".parquet", ".arrow"}:
+        return Rows(blob, suffix, lambda text: open_source(path.parent / text))
+    return Zip(blob) if suffix == ".zip" else Tar(blob, suffix)
 
 
 def exists(path: str | Path) -> bool:
