@@ -49,7 +49,7 @@ def extract(
     """
     from bottleneck.bases import find_model
 
-    found = open_images(images)
+    found = open_images(images, cache)
     with loading():
         for model in settings.models:
             find_model(model)  # an unknown name needs no PyTorch

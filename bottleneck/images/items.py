@@ -17,9 +17,10 @@ from pydantic import AfterValidator, BeforeValidator
 from bottleneck.errors import BadImageError
 from bottleneck.images.headers import png_bits, tiff_header
 from bottleneck.images.kinds import HEAD, check_kind, kind_of, shown_path
+from bottleneck.images.remembered import Remembered, remembered
 from bottleneck.inputs import MAX_BYTES, check_size
 from bottleneck.records import Digest, RejectedImage, record
-from bottleneck.sources import open_source, read_source, reasons_told
+from bottleneck.sources import is_remote, open_source, read_source, reasons_told, version_of
 
 __all__ = [
     "SPLITS",
@@ -30,6 +31,7 @@ __all__ = [
     "digests_of_file",
     "in_threads",
     "read_file",
+    "readers_for",
     "same_images",
 ]
 
@@ -38,6 +40,7 @@ _DECODING = b" decoding 2"
 """Raised with each change of decoded values, and entered into digests of the files concerned."""
 _SIXTEEN = 16
 _AHEAD = 256
+_CONNECTIONS = 16
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 _Check = Callable[[str, bytes], object]
@@ -201,22 +204,48 @@ def digest_all(
     rejected : tuple of RejectedImage
         Files that could not be read, with the reasons.
     """
-    digest = partial(_digest, max_bytes=max_bytes or MAX_BYTES, check=check)
-    results = list(in_threads(digest, files))
+    known = remembered()
+    digest = partial(_digest, max_bytes=max_bytes or MAX_BYTES, check=check, known=known)
+    results = list(in_threads(digest, files, workers=readers_for(files)))
     items = tuple(result for result in results if isinstance(result, ImageItem))
     rejected = tuple(result for result in results if isinstance(result, RejectedImage))
     return items, rejected
 
 
-def _digest(found: ImageItem, max_bytes: int, check: _Check) -> ImageItem | RejectedImage:
+def readers_for(items: Iterable[ImageItem], least: int = 4) -> int:
+    """Return the number of threads that read images: more if they are behind URLs.
+
+    Parameters
+    ----------
+    items : iterable of ImageItem
+        The images.
+    least : int
+        The number for images on this machine.
+
+    Returns
+    -------
+    int
+    """
+    return max(least, _CONNECTIONS) if any(is_remote(item.path) for item in items) else least
+
+
+def _digest(
+    found: ImageItem, max_bytes: int, check: _Check, known: Remembered | None
+) -> ImageItem | RejectedImage:
     try:
         found.path.encode()
+        version = version_of(found.path) if known else ""
+        if known and version and (both := known.find(found.path, version)):
+            return replace(found, digest=both[0], sha256=both[1])
         digest, plain = digests_of_file(found.path, max_bytes, check)
-        return replace(found, digest=digest, sha256=None if plain == digest else plain)
+        item = replace(found, digest=digest, sha256=None if plain == digest else plain)
     except UnicodeEncodeError:
         return RejectedImage(shown_path(found.path), "the file's name is not UTF-8")
     except BadImageError as error:
         return RejectedImage(found.path, str(error))
+    if known and version:
+        known.add(item.path, version, item.digest, item.sha256)
+    return item
 
 
 def digests_of_file(

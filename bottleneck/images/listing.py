@@ -1,8 +1,8 @@
 """List the images of folders, of archives, and of several archives read as one."""
 
 import re
-from collections.abc import Iterable, Iterator
-from itertools import chain, product
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 from bottleneck.errors import DataError, PathMissingError, counted
@@ -10,9 +10,18 @@ from bottleneck.images.keyed import SIDECARS, Sidecars
 from bottleneck.images.kinds import is_image, shown_path
 from bottleneck.images.rows import add_rows
 from bottleneck.images.splits import split_of
-from bottleneck.images.walking import Walked, is_junk, walk
+from bottleneck.images.walking import Walked, junk_in, walk, walk_remote
 from bottleneck.records import RejectedImage
-from bottleneck.sources import Container, Rows, container_at, is_container, is_remote, suffix_of
+from bottleneck.sources import (
+    OBJECTS,
+    Container,
+    Rows,
+    container_at,
+    is_container,
+    is_remote,
+    location,
+    suffix_of,
+)
 
 __all__ = ["expanded", "is_listed", "is_pattern", "is_table", "listed", "name_of"]
 
@@ -66,9 +75,11 @@ def is_listed(path: Path) -> bool:
     Returns
     -------
     bool
-        True for archives and patterns of them.
+        True for archives, patterns of them, and folders behind URLs.
     """
-    return is_pattern(path) or is_container(path)
+    file = is_image(path, content=False) or is_table(path) or str(path).startswith(OBJECTS)
+    folder = is_remote(path) and not file
+    return folder or is_pattern(path) or is_container(path)
 
 
 def name_of(root: Path) -> str:
@@ -110,12 +121,13 @@ def listed(root: Path) -> Walked:
     DataError
         The only archive is damaged.
     """
-    if root.is_dir():
-        walked = walk(root)
+    pattern = is_pattern(root)
+    if root.is_dir() or (is_remote(root) and not pattern and not suffix_of(root)):
+        walked = walk_remote(root) if is_remote(root) else walk(root)
         return walked if walked.images else _of_containers(walked, root)
-    if is_container(root) and not (is_pattern(root) and not root.exists()):
+    if is_container(root) and not (pattern and not root.exists()):
         return _Listing(root, [root]).walked()
-    if is_pattern(root):
+    if pattern:
         return _Listing(root, expanded(root)).walked()
     raise PathMissingError(
         f"no folder {str(root)!r}; give a folder with one subfolder of images per class, an "
@@ -125,7 +137,7 @@ def listed(root: Path) -> Walked:
 
 def _of_containers(walked: Walked, root: Path) -> Walked:
     """Return the images of the archives in a folder, if there are any."""
-    places = [place for place in map(Path, walked.ignored) if is_container(place)]
+    places = [place for place in map(location, walked.ignored) if is_container(place)]
     if not places:
         return walked
     found = _Listing(root, places).walked()
@@ -169,7 +181,7 @@ def expanded(pattern: Path) -> list[Path]:
             f"the pattern {text!r} names {count} archives, expected 1 to {_MOST_SHARDS:,}, as "
             f"shards-{{000..099}}.tar does"
         )
-    paths = [type(pattern)("".join(each)) for each in product(*pieces)]
+    paths = [location("".join(each)) for each in product(*pieces)]
     missing = [path for path in paths if not is_remote(path) and not path.is_file()]
     if missing:
         raise PathMissingError(
@@ -211,7 +223,7 @@ class _Listing:
         """Return what is in them."""
         for place, top in zip(self._places, self._tops(), strict=True):
             try:
-                container = container_at(place)
+                container = container_at(place, fresh=True)
             except DataError as error:
                 if len(self._places) == 1:
                     raise
@@ -246,11 +258,11 @@ class _Listing:
         looks, hidden = not is_remote(place), dict[str, None]()
         for name in container.names():
             inner, path = Path(name), f"{text}/{name}"
-            if junk := _junk_of(inner):
+            if junk := junk_in(inner):
                 hidden[f"{text}/{junk}"] = None
             elif inner.suffix.lower() in SIDECARS:
                 self._sidecars.add(path)
-            elif is_image(Path(path), content=looks):
+            elif is_image(location(path), content=looks):
                 found.images.append(top / inner)
                 found.at.append(path)
                 self._add_folders(top / inner)
@@ -263,12 +275,3 @@ class _Listing:
             if folder in self._folders:
                 return
             self._folders[folder] = None
-
-
-def _junk_of(name: Path) -> str:
-    """Return the first hidden part of the way to a member; "" if none is hidden."""
-    ways: Iterable[Path] = chain(reversed(name.parents), [name])
-    for way in ways:
-        if way.name and is_junk(way):
-            return way.as_posix() + "/" * (way != name)
-    return ""

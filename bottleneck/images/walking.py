@@ -8,9 +8,9 @@ from pathlib import Path
 
 from bottleneck.images.kinds import is_image, shown_path
 from bottleneck.records import RejectedImage
-from bottleneck.sources import is_remote
+from bottleneck.sources import is_remote, list_remote, location
 
-__all__ = ["Walked", "existing", "is_junk", "walk"]
+__all__ = ["Walked", "existing", "is_junk", "junk_in", "walk", "walk_remote"]
 
 _JUNK = frozenset(
     {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
@@ -68,6 +68,59 @@ def is_junk(path: Path) -> bool:
     bool
     """
     return path.name.startswith(".") or path.name.casefold() in _JUNK
+
+
+def junk_in(name: Path) -> str:
+    """Return the first hidden part of the way to a file.
+
+    Parameters
+    ----------
+    name : Path
+        The file, relative to what is searched.
+
+    Returns
+    -------
+    str
+        With a slash at the end if it is a folder; "" if nothing is hidden.
+    """
+    for way in (*reversed(name.parents), name):
+        if way.name and is_junk(way):
+            return way.as_posix() + "/" * (way != name)
+    return ""
+
+
+def walk_remote(folder: Path) -> Walked:
+    """Find the images below a folder behind a URL, by their names.
+
+    Parameters
+    ----------
+    folder : Path
+        An `Address`.
+
+    Returns
+    -------
+    Walked
+        In order.
+
+    Raises
+    ------
+    MissingExtraError, PathMissingError, DataError
+        As for `list_remote`.
+    """
+    found, folders, hidden = Walked(), {folder: None}, dict[str, None]()
+    for url in list_remote(str(folder)):
+        path = location(url)
+        inner = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+        if junk := junk_in(inner):
+            hidden[f"{folder.as_posix()}/{junk}"] = None
+        elif is_image(path, content=False):
+            found.images.append(path)
+            folders |= dict.fromkeys(each for each in path.parents if each.is_relative_to(folder))
+        else:
+            found.ignored.append(url)
+    found.ignored += hidden
+    found.folders = list(folders)
+    return found
 
 
 def walk(folder: Path) -> Walked:

@@ -6,6 +6,7 @@ opens it.
 
 from bottleneck.sources.archives import Container
 from bottleneck.sources.columns import Rows
+from bottleneck.sources.objects import SCHEME as OBJECTS
 from bottleneck.sources.opening import (
     container_at,
     exists,
@@ -13,10 +14,13 @@ from bottleneck.sources.opening import (
     open_source,
     read_source,
     reasons_told,
+    version_of,
 )
 from bottleneck.sources.places import Address, is_remote, location, suffix_of
+from bottleneck.sources.remote import list_remote
 
 __all__ = [
+    "OBJECTS",
     "Address",
     "Container",
     "Rows",
@@ -24,9 +28,11 @@ __all__ = [
     "exists",
     "is_container",
     "is_remote",
+    "list_remote",
     "location",
     "open_source",
     "read_source",
     "reasons_told",
     "suffix_of",
+    "version_of",
 ]

@@ -15,6 +15,8 @@ from bottleneck.inputs import check_regular, open_regular
 __all__ = ["Blob", "Forward", "LocalFile", "Unpacked", "window"]
 
 _BLOCK = 2**20
+_KEPT = 2**25
+"""Bytes of blocks that are kept for threads that are behind others."""
 _T = TypeVar("_T")
 
 
@@ -116,12 +118,14 @@ class Forward(Generic[_T]):
     begin : callable
         Given the number of a block, returns the number of a block from which one can read forward
         to it, and an iterator over the blocks from there.
-    kept : int
-        Number of blocks that are kept.
+    weigh : callable
+        Returns the bytes of a block; the last blocks of up to `_KEPT` bytes are kept.
     """
 
-    def __init__(self, begin: Callable[[int], tuple[int, Iterator[_T]]], kept: int = 48) -> None:
-        self._begin, self._kept = begin, kept
+    def __init__(
+        self, begin: Callable[[int], tuple[int, Iterator[_T]]], weigh: Callable[[_T], int]
+    ) -> None:
+        self._begin, self._weigh, self._kept = begin, weigh, 0
         self._blocks: OrderedDict[int, _T] = OrderedDict()
         self._next = -1
         self._coming: Iterator[_T] = iter(())
@@ -153,11 +157,19 @@ class Forward(Generic[_T]):
                     if isinstance(error, StopIteration):
                         return None
                     raise
-                self._blocks[self._next] = found
-                self._next += 1
-                while len(self._blocks) > self._kept:
-                    self._blocks.popitem(last=False)
+                self._keep(found)
             return self._blocks[number]
+
+    def _keep(self, block: _T) -> None:
+        """Keep the next block, in place of the oldest ones."""
+        if (again := self._blocks.pop(self._next, None)) is not None:
+            self._kept -= self._weigh(again)
+        self._blocks[self._next] = block
+        self._next += 1
+        self._kept += self._weigh(block)
+        while self._kept > _KEPT and len(self._blocks) > 1:
+            _, oldest = self._blocks.popitem(last=False)
+            self._kept -= self._weigh(oldest)
 
 
 class Unpacked:
@@ -180,7 +192,7 @@ class Unpacked:
             with opener(window(blob, 0, blob.size)) as file:
                 yield from iter(partial(file.read, _BLOCK), b"")
 
-        self._blocks = Forward[bytes](lambda _: (0, blocks()))
+        self._blocks = Forward[bytes](lambda _: (0, blocks()), len)
 
     def read_at(self, start: int, length: int) -> bytes:
         """Return bytes from a place on, see `Blob`.

@@ -17,10 +17,10 @@ __all__ = ["Rows"]
 _IMAGES = ("image", "img", "picture", "photo", "bytes", "file_name", "path", "image_path")
 _LABELS = ("label", "labels", "class", "category", "target", "fine_label", "y")
 _SPLIT = "split"
-_AT_ONCE, _KEPT = 8, 4
-"""Rows that are read at once, and how often these are kept for other threads."""
+_AT_ONCE = 8
+"""Rows that are read at once."""
 _BUFFER = 2**20
-_LEAST = (17, 0)
+_LEAST = (20, 0)
 
 Value = bytes | str | Mapping[str, Any] | None
 """A cell with an image: its bytes, its path, both by name, or nothing."""
@@ -74,7 +74,7 @@ class Rows:
         self.splits = [str(each) for each in facts[split]] if split else None
         self._file, self._error = file, pyarrow.ArrowException
         self._starts = [0, *accumulate(file.groups)]
-        self._blocks = Forward[list[Value]](self._begin, _KEPT)
+        self._blocks = Forward[list[Value]](self._begin, _weight)
 
     def names(self) -> list[str]:
         """Return the numbers of the rows."""
@@ -241,6 +241,11 @@ class _Arrow:
         values = batch.column(column)
         for start in range(0, len(values), _AT_ONCE):
             yield values.slice(start, _AT_ONCE).to_pylist()
+
+
+def _weight(block: list[Value]) -> int:
+    contents = (value.get("bytes") if isinstance(value, Mapping) else value for value in block)
+    return sum(len(content or b"") for content in contents)
 
 
 def _features_of(schema: Any) -> dict[str, Any]:

@@ -14,13 +14,24 @@ from typing import BinaryIO
 from bottleneck.errors import BadImageError, BottleneckError, DataError, PathMissingError
 from bottleneck.inputs import check_regular, open_regular
 from bottleneck.sources.archives import Container, Tar, Zip
-from bottleneck.sources.blobs import Blob, LocalFile
+from bottleneck.sources.blobs import Blob, LocalFile, window
 from bottleneck.sources.columns import Rows
 from bottleneck.sources.objects import SCHEME, read_object
 from bottleneck.sources.places import is_remote, location, parted, suffix_of
+from bottleneck.sources.remote import RemoteFile, known_size, read_remote, stated
 
-__all__ = ["container_at", "exists", "is_container", "open_source", "read_source", "reasons_told"]
+__all__ = [
+    "container_at",
+    "exists",
+    "is_container",
+    "open_source",
+    "read_source",
+    "reasons_told",
+    "version_of",
+]
 
+_AT_ONCE = 2**24
+"""Bytes of the largest file behind a URL that is read at once."""
 _opened: dict[str, tuple[str, Container]] = {}
 _locks: dict[str, threading.Lock] = {}
 _lock = threading.Lock()
@@ -41,13 +52,15 @@ def is_container(path: Path) -> bool:
     return bool(suffix_of(path)) and not path.is_dir()
 
 
-def container_at(path: Path) -> Container:
+def container_at(path: Path, *, fresh: bool = False) -> Container:
     """Return a container, whose contents are listed once in a process, while it does not change.
 
     Parameters
     ----------
     path : Path
         A file for which `is_container` holds.
+    fresh : bool
+        Whether to ask a server if the file has changed; one on this machine is always looked at.
 
     Returns
     -------
@@ -60,22 +73,32 @@ def container_at(path: Path) -> Container:
     DataError
         It is damaged, something else than its ending says, or cannot be read.
     """
-    text = str(path)
+    text, remote = str(path), is_remote(path)
     with _lock:
         own = _locks.setdefault(text, threading.Lock())
     with own:
+        if remote and text in _opened and not fresh:
+            return _opened[text][1]
         try:
-            version = LocalFile.version_of(check_regular(path))
+            version = stated(text, fresh=fresh).version if remote else _version_here(path)
+            if _opened.get(text, ("", None))[0] != version:
+                blob = RemoteFile(text) if remote else LocalFile(path)
+                _opened[text] = version, _container(path, blob)
+        except PathMissingError:
+            raise
         except FileNotFoundError as error:
             raise PathMissingError(f"no file {text!r}; correct the path") from error
         except OSError as error:
             raise DataError(f"{text!r} cannot be read: {error.strerror or error}") from error
-        if _opened.get(text, ("", None))[0] != version:
-            try:
-                _opened[text] = version, _container(path, LocalFile(path))
-            except DataError as error:
-                raise DataError(f"{text!r} cannot be read: {error}") from error
+        except DataError as error:
+            if str(error).startswith(repr(text)):
+                raise
+            raise DataError(f"{text!r} cannot be read: {error}") from error
         return _opened[text][1]
+
+
+def _version_here(path: Path) -> str:
+    return LocalFile.version_of(check_regular(path))
 
 
 def _container(path: Path, blob: Blob) -> Container:
@@ -110,6 +133,28 @@ def exists(path: str | Path) -> bool:
         return False
 
 
+def version_of(path: str) -> str:
+    """Return what a server states to change when a file's bytes do.
+
+    Parameters
+    ----------
+    path : str
+        The path of an image.
+
+    Returns
+    -------
+    str
+        "" if it is on this machine, or the server states nothing.
+    """
+    if not is_remote(path) or path.startswith(SCHEME):
+        return ""
+    found = parted(path)
+    try:
+        return stated(found[0] if found else path).version
+    except BottleneckError:
+        return ""
+
+
 def open_source(path: str | Path) -> BinaryIO:
     """Open an image for reading, wherever it lies.
 
@@ -134,6 +179,8 @@ def open_source(path: str | Path) -> BinaryIO:
     if text.startswith(SCHEME):
         return io.BytesIO(read_object(text))
     found = parted(text)
+    if found is None and is_remote(text):
+        return _from_server(text)
     if found is None:
         return open_regular(Path(path))
     container, member = found
@@ -143,6 +190,17 @@ def open_source(path: str | Path) -> BinaryIO:
         raise FileNotFoundError(2, os.strerror(2), str(path)) from None
     except BadImageError:
         raise
+    except BottleneckError as error:
+        raise BadImageError(str(error)) from error
+
+
+def _from_server(url: str) -> BinaryIO:
+    """Open a file behind a URL; a small one, and one of unknown size, is read at once."""
+    try:
+        if known_size(url) > _AT_ONCE:
+            blob = RemoteFile(url)
+            return window(blob, 0, blob.size)
+        return io.BytesIO(read_remote(url))
     except BottleneckError as error:
         raise BadImageError(str(error)) from error
 
