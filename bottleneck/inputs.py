@@ -94,7 +94,8 @@ def check_size(file: BinaryIO, max_bytes: int) -> None:
     Parameters
     ----------
     file : binary file
-        The opened file, at its beginning.
+        The opened file, at its beginning; if it is in no file of its own, its `size` tells how many
+        bytes it has at most, or else its end does.
     max_bytes : int
         Size in bytes of the largest file that is read.
 
@@ -103,7 +104,7 @@ def check_size(file: BinaryIO, max_bytes: int) -> None:
     BadImageError
         The message is the reason.
     """
-    size = os.fstat(file.fileno()).st_size
+    size = _size(file)
     if size == 0:
         with suppress(OSError):
             if file.read(1) == b"":
@@ -114,6 +115,19 @@ def check_size(file: BinaryIO, max_bytes: int) -> None:
             f"the file has {size:,} bytes, more than the limit of {max_bytes:,}; raise it with "
             f"`max_bytes`"
         )
+
+
+def _size(file: BinaryIO) -> int:
+    """Return the size of a file, or what the archive that it is in says of it."""
+    size = getattr(file, "size", None)
+    if size is not None:
+        return int(size)
+    try:
+        return os.fstat(file.fileno()).st_size
+    except OSError:  # it is in memory, or a part of a file
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        return size
 
 
 def _regular(path: Path, found: os.stat_result) -> os.stat_result:

@@ -22,6 +22,7 @@ from bottleneck.images import ImageSet
 from bottleneck.locks import locked
 from bottleneck.pooling import check_pool, pool, pooled_shape
 from bottleneck.settings import ExtractSettings
+from bottleneck.sources import exists, location
 
 __all__ = ["BottleneckFeatures"]
 
@@ -300,12 +301,12 @@ def _paths_of(X: Any) -> list[Path]:
         )
     if not given:
         raise UsageError("no images were given; give the path of at least one")
-    if missing := [path for path in given if not os.path.lexists(path)]:
+    if missing := [path for path in given if not exists(path)]:
         raise PathMissingError(
             f"{len(missing)} of {counted(len(given), 'image does', 'images do')} not exist, first "
             f"{str(missing[0])!r}; correct the paths, which are relative to the working directory"
         )
-    paths = [Path(path) for path in given]
+    paths = [location(os.fspath(path)) for path in given]
     if folder := next(filter(Path.is_dir, paths), None):
         raise UsageError(f"{str(folder)!r} is a folder, expected an image; list the images in it")
     return paths

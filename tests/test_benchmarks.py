@@ -43,6 +43,7 @@ FIGURES = {
     "report": ("60 images", "MB"),
     "serve": ("server", "images/s"),
     "solvers": ("softmax, 2 classes", "scikit-learn", "times ours"),
+    "sources": ("S3", "S3 by local"),
     "start_up": ("--help", "share"),
     "streaming": ("1,000 x 64", "ratio of times"),
     "suggest": ("faces", "random", "after"),

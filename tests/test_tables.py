@@ -143,7 +143,7 @@ def test_a_table_that_the_system_does_not_let_read_is_refused(monkeypatch):
     def refused(_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("bottleneck.images.tables.read_regular", refused)
+    monkeypatch.setattr("bottleneck.images.tables.read_source", refused)
     with pytest.raises(UsageError, match=r"'list.csv' cannot be read .*Input/output error"):
         ImageSet.open("list.csv")
 

@@ -42,8 +42,8 @@ from bottleneck.extract import (
 from bottleneck.features import StreamedRows
 from bottleneck.heads import fit_rows
 from bottleneck.heads.prepare import make_problem, recipe_of
-from bottleneck.inputs import read_regular
 from bottleneck.settings import TrainingSettings
+from bottleneck.sources import read_source
 
 STANDARD = find_policy("standard")
 LITTLE = 1000
@@ -152,12 +152,12 @@ def test_an_image_is_read_once_for_all_of_its_views(images, lite0, monkeypatch):
     paths = []
 
     def counting(path):
-        paths.append(path.as_posix())
-        return read_regular(path)
+        paths.append(path)
+        return read_source(path)
 
     cache = Cache("cache")
     extract_features(images, lite0, cache)
-    monkeypatch.setattr("bottleneck.images.items.read_regular", counting)
+    monkeypatch.setattr("bottleneck.images.items.read_source", counting)
     extract_features(images, lite0, cache, views=5, augment="standard")
     assert sorted(paths) == sorted(i.path for i in images.items if i.split == "train")
 

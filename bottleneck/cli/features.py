@@ -51,7 +51,7 @@ def extract(
     from bottleneck.bases import find_model
     from bottleneck.cache import Shard
 
-    found = open_images(images)
+    found = open_images(images, cache)
     with loading():
         Shard.of(settings.shard)  # what the environment does not tell needs no PyTorch either
         for model in settings.models:

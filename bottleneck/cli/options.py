@@ -25,6 +25,7 @@ from bottleneck.settings.values import (
     Nested,
     NewSet,
 )
+from bottleneck.sources import location
 
 __all__ = [
     "FORMS",
@@ -158,7 +159,11 @@ class StartSettings(ReadSettings):
     """The start of fine-tuning, and where it runs."""
 
     head: HeadName = None
-    data: Annotated[Path | None, Doc("Images, as for extract; by default the head's.")] = None
+    data: Annotated[
+        Path | None,
+        AfterValidator(lambda path: path and location(path)),
+        Doc("Images, as for extract; by default the head's."),
+    ] = None
     image_set: Annotated[NewSet, _WITH_DATA] = None
     max_bytes: Annotated[MaxBytes, _WITH_DATA] = None
     min_images: Annotated[MinImages, _WITH_DATA] = 1

@@ -56,7 +56,7 @@ def auto(
     from bottleneck.heads import check_head_folder
 
     clock = Clock(settings.minutes)
-    images = open_images(settings)
+    images = open_images(settings, folders.cache)
     check_images(images, settings.data)
     for model in settings.models:
         find_model(model)  # an unknown name needs no PyTorch

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottleneck.cli.output import wanted
@@ -32,13 +33,15 @@ _known = ContextVar("known", default="")
 """Digest of an image set whose summary was printed by the command that runs this one."""
 
 
-def open_images(settings: "ImageSettings") -> "ImageSet":
+def open_images(settings: "ImageSettings", cache: Path) -> "ImageSet":
     """Read an image set and print its summary, also where its classes are refused.
 
     Parameters
     ----------
     settings : ImageSettings
         The images.
+    cache : Path
+        The cache, where digests of images behind URLs are remembered.
 
     Returns
     -------
@@ -49,9 +52,10 @@ def open_images(settings: "ImageSettings") -> "ImageSet":
     PathMissingError, UsageError, DataError
         See `bottleneck.ImageSet.open`.
     """
-    from bottleneck.images import ImageSet
+    from bottleneck.images import ImageSet, digests_remembered
 
-    found = ImageSet.open(settings.data, settings, complete=False)
+    with digests_remembered(cache):
+        found = ImageSet.open(settings.data, settings, complete=False)
     try:
         found = found.completed(settings.data, settings.seed)
     finally:

@@ -20,7 +20,7 @@ from bottleneck.bases.frozen import FrozenBase
 from bottleneck.errors import BadImageError
 from bottleneck.extract.decoding import preprocess_views
 from bottleneck.extract.lanes import Lanes, find_lanes, freed_memory_kept
-from bottleneck.images import Decoded, ImageItem, in_threads, read_file, read_size
+from bottleneck.images import Decoded, ImageItem, in_threads, read_file, read_size, readers_for
 
 __all__ = [
     "Batch",
@@ -225,7 +225,7 @@ def joint_batches(
     at_once = lcm(*(s // gcd(s, work.most) for s, work in zip(sizes, works, strict=True)))
     ahead_too = any(lanes.decode_ahead for lanes in each_lanes)
     workers = max(len(lanes.all) for lanes in each_lanes)
-    loaders = max(lanes.loaders for lanes in each_lanes)
+    loaders = readers_for(items, max(lanes.loaders for lanes in each_lanes))
     sees = [work.sees for work in works]
 
     def load(item: ImageItem) -> tuple[ImageItem, bytes | list[_Views]]:

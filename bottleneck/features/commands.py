@@ -8,6 +8,7 @@ from typing import Any
 from bottleneck.cache import Cache
 from bottleneck.images import ImageSet, folder_of
 from bottleneck.records import AnySource, FeatureSource
+from bottleneck.sources import is_container, is_remote
 
 __all__ = ["cache_option", "command_for", "extract_command", "remedy_for"]
 
@@ -141,7 +142,7 @@ def _option(name: str) -> str:
 def _folder_of_classes(images: ImageSet) -> Path | None:
     """Return the folder that holds a folder for each class, if the images are in one."""
     root = folder_of(images)
-    if root is None or not root.is_dir():
+    if root is None or not (root.is_dir() or is_container(root) or is_remote(root)):
         return None
     some = images.items[:: max(1, len(images.items) // _CHECKED)]
     inside = (item.label in Path(item.path).relative_to(root).parts[:-1] for item in some)

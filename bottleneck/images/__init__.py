@@ -15,6 +15,7 @@ from bottleneck.images.items import (
     digests_of_file,
     in_threads,
     read_file,
+    readers_for,
     same_images,
 )
 from bottleneck.images.pixels import (
@@ -25,6 +26,7 @@ from bottleneck.images.pixels import (
     read_size,
     rgb_of,
 )
+from bottleneck.images.remembered import digests_remembered
 from bottleneck.images.saved import read_saved
 from bottleneck.images.sets import ImageSet
 from bottleneck.images.splits import trained
@@ -49,6 +51,7 @@ __all__ = [
     "decode",
     "decode_whole",
     "digests_of_file",
+    "digests_remembered",
     "find_near_duplicates",
     "folder_of",
     "group_mates",
@@ -58,6 +61,7 @@ __all__ = [
     "read_saved",
     "read_size",
     "read_table",
+    "readers_for",
     "replacement_of",
     "rgb_of",
     "same_images",

@@ -17,6 +17,7 @@ from bottleneck.images.pixels import decode
 from bottleneck.images.sets import ImageSet
 from bottleneck.inputs import open_regular
 from bottleneck.records import RejectedImage
+from bottleneck.sources import location
 
 __all__ = [
     "NearDuplicate",
@@ -246,6 +247,7 @@ def folder_of(images: ImageSet) -> Path | None:
         None if some paths are absolute, and others are not.
     """
     try:
-        return Path(os.path.commonpath([Path(item.path).parent for item in images.items]))
+        folder = os.path.commonpath([Path(item.path).parent for item in images.items])
     except ValueError:  # or they are on different drives
         return None
+    return location(folder)

@@ -9,16 +9,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
-from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, TypeVar
+from pathlib import Path, PurePath
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, BeforeValidator
 
 from bottleneck.errors import BadImageError
 from bottleneck.images.headers import png_bits, tiff_header
 from bottleneck.images.kinds import HEAD, check_kind, kind_of, shown_path
-from bottleneck.inputs import MAX_BYTES, check_size, open_regular, read_regular
+from bottleneck.images.remembered import Remembered, remembered
+from bottleneck.inputs import MAX_BYTES, check_size
 from bottleneck.records import Digest, RejectedImage, record
+from bottleneck.sources import is_remote, open_source, read_source, reasons_told, version_of
 
 __all__ = [
     "SPLITS",
@@ -29,6 +31,7 @@ __all__ = [
     "digests_of_file",
     "in_threads",
     "read_file",
+    "readers_for",
     "same_images",
 ]
 
@@ -37,6 +40,7 @@ _DECODING = b" decoding 2"
 """Raised with each change of decoded values, and entered into digests of the files concerned."""
 _SIXTEEN = 16
 _AHEAD = 256
+_CONNECTIONS = 16
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 _Check = Callable[[str, bytes], object]
@@ -62,7 +66,8 @@ class ImageItem:
     Attributes
     ----------
     path : str
-        Path as found, with forward slashes.
+        Path as found, with forward slashes; or a URL; or that of an archive or a table, with the
+        image's name in it at the end.
     digest : str
         The image's name in the cache, 64 hexadecimal digits: SHA-256 of the file's bytes, or, for
         the few files that earlier versions decoded otherwise, of that and a word. Empty until the
@@ -112,7 +117,7 @@ class Found:
 
 
 def read_file(item: ImageItem) -> bytes:
-    """Read an image's file.
+    """Read an image's file, wherever it lies.
 
     Parameters
     ----------
@@ -128,12 +133,8 @@ def read_file(item: ImageItem) -> bytes:
     BadImageError
         The file cannot be read, or its digest differs from the item's; the message is the reason.
     """
-    try:
-        data = read_regular(Path(item.path))
-    except OSError as error:
-        raise BadImageError(error.strerror or str(error)) from error
-    except MemoryError as error:
-        raise BadImageError("not enough memory to read it") from error
+    with reasons_told():
+        data = read_source(item.path)
     if digest_of(data) == item.digest:
         return data
     if hashlib.sha256(data).hexdigest() == item.digest:
@@ -203,33 +204,59 @@ def digest_all(
     rejected : tuple of RejectedImage
         Files that could not be read, with the reasons.
     """
-    digest = partial(_digest, max_bytes=max_bytes or MAX_BYTES, check=check)
-    results = list(in_threads(digest, files))
+    known = remembered()
+    digest = partial(_digest, max_bytes=max_bytes or MAX_BYTES, check=check, known=known)
+    results = list(in_threads(digest, files, workers=readers_for(files)))
     items = tuple(result for result in results if isinstance(result, ImageItem))
     rejected = tuple(result for result in results if isinstance(result, RejectedImage))
     return items, rejected
 
 
-def _digest(found: ImageItem, max_bytes: int, check: _Check) -> ImageItem | RejectedImage:
+def readers_for(items: Iterable[ImageItem], least: int = 4) -> int:
+    """Return the number of threads that read images: more if they are behind URLs.
+
+    Parameters
+    ----------
+    items : iterable of ImageItem
+        The images.
+    least : int
+        The number for images on this machine.
+
+    Returns
+    -------
+    int
+    """
+    return max(least, _CONNECTIONS) if any(is_remote(item.path) for item in items) else least
+
+
+def _digest(
+    found: ImageItem, max_bytes: int, check: _Check, known: Remembered | None
+) -> ImageItem | RejectedImage:
     try:
         found.path.encode()
-        digest, plain = digests_of_file(Path(found.path), max_bytes, check)
-        return replace(found, digest=digest, sha256=None if plain == digest else plain)
+        version = version_of(found.path) if known else ""
+        if known and version and (both := known.find(found.path, version)):
+            return replace(found, digest=both[0], sha256=both[1])
+        digest, plain = digests_of_file(found.path, max_bytes, check)
+        item = replace(found, digest=digest, sha256=None if plain == digest else plain)
     except UnicodeEncodeError:
         return RejectedImage(shown_path(found.path), "the file's name is not UTF-8")
     except BadImageError as error:
         return RejectedImage(found.path, str(error))
+    if known and version:
+        known.add(item.path, version, item.digest, item.sha256)
+    return item
 
 
 def digests_of_file(
-    path: Path, max_bytes: int = MAX_BYTES, check: _Check | None = None
+    path: str | Path, max_bytes: int = MAX_BYTES, check: _Check | None = None
 ) -> tuple[str, str]:
     """Return an image file's digest and the SHA-256 of its bytes, without holding it in memory.
 
     Parameters
     ----------
-    path : Path
-        The file.
+    path : str or Path
+        The file, wherever it lies.
     max_bytes : int
         Size in bytes of the largest file that is read.
     check : callable, optional
@@ -247,17 +274,17 @@ def digests_of_file(
         message is the reason.
     """
     try:
-        with open_regular(path) as file:
+        with reasons_told(), open_source(path) as file:
             check_size(file, max_bytes)
             if check:
-                check(path.suffix, file.read(HEAD))
+                check(PurePath(path).suffix, file.read(HEAD))
                 file.seek(0)
-            plain = hashlib.file_digest(file, "sha256").hexdigest()
+            plain = hashlib.file_digest(cast("io.BufferedReader", file), "sha256").hexdigest()
             return _tagged(plain) if _has_changed(file) else plain, plain
-    except OSError as error:
-        gone = isinstance(error, FileNotFoundError) and path.is_symlink()
-        reason = "a link to nothing" if gone else error.strerror or str(error)
-        raise BadImageError(reason) from error
+    except BadImageError as error:
+        if isinstance(error.__cause__, FileNotFoundError) and Path(path).is_symlink():
+            raise BadImageError("a link to nothing") from error
+        raise
 
 
 def digest_of(data: bytes) -> str:

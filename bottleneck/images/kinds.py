@@ -7,7 +7,7 @@ from typing import Any
 
 from bottleneck.errors import BadImageError
 from bottleneck.extras import import_extra
-from bottleneck.inputs import open_regular
+from bottleneck.sources import open_source, reasons_told
 
 __all__ = [
     "HEAD",
@@ -113,7 +113,7 @@ def kind_of(head: bytes) -> str | None:
     return next(found, None)
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: Path, *, content: bool = True) -> bool:
     """Return whether a file looks like an image, by its name or its content.
 
     Files that look like images and cannot be used have to be reported as bad images.
@@ -121,7 +121,9 @@ def is_image(path: Path) -> bool:
     Parameters
     ----------
     path : Path
-        The file. A folder, pipe or device is an image by its name only.
+        The file, wherever it lies. A folder, pipe or device is an image by its name only.
+    content : bool
+        Whether to look at the content of files without an image's ending.
 
     Returns
     -------
@@ -130,12 +132,15 @@ def is_image(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return True
+    unreadable = suffix in _RAW_SUFFIXES or suffix in _OTHERS
+    if not content:
+        return unreadable
     try:
-        with open_regular(path) as file:
+        with reasons_told(), open_source(path) as file:
             head = file.read(HEAD) or b""  # None where a file of the system has nothing to say
-    except OSError:
+    except BadImageError:
         return False
-    return suffix in _RAW_SUFFIXES or suffix in _OTHERS or kind_of(head) is not None
+    return unreadable or kind_of(head) is not None
 
 
 def check_ending(suffix: str, head: bytes) -> None:

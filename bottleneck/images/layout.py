@@ -1,6 +1,5 @@
 """The layout of an image folder: which of its folders are classes, and which are splits."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,15 +8,17 @@ from pathlib import Path
 from bottleneck.errors import DataError, PathMissingError, some_of
 from bottleneck.images.items import Found, ImageItem
 from bottleneck.images.kinds import IMAGE_SUFFIXES, shown_path
+from bottleneck.images.listing import is_listed, is_pattern, is_table, listed
+from bottleneck.images.metadata import items_by_metadata
 from bottleneck.images.splits import split_in, split_of
 from bottleneck.images.tables import read_table
-from bottleneck.images.walking import Walked, existing, walk
+from bottleneck.images.walking import Walked, existing
 from bottleneck.names import normal_name
 from bottleneck.records import RejectedImage
+from bottleneck.sources import exists
 
 __all__ = ["find_files", "find_paths"]
 
-_TABLES = frozenset({".csv", ".tsv", ".txt"})
 _USUAL = {"train", "val", "valid", "validation", "test"}
 _ALIKE = 2
 """Number of subfolders that two classes seldom have in common."""
@@ -92,7 +93,7 @@ def find_files(root: Path, *, nested: bool = False) -> Found:
     Parameters
     ----------
     root : Path
-        The folder.
+        The folder, or what `listed` reads like one.
     nested : bool
         Whether each folder is a class, whatever is in it.
 
@@ -108,12 +109,8 @@ def find_files(root: Path, *, nested: bool = False) -> Found:
     DataError
         There are no images, or the layout has no class folders, or is ambiguous.
     """
-    if not root.is_dir():
-        raise PathMissingError(
-            f"no folder {str(root)!r}; give a folder with one subfolder of images per class, or a "
-            f"CSV table, with `data`"
-        )
-    walked, notes = walk(root), list[str]()
+    walked = listed(root)
+    notes = walked.notes
     if not walked.images:
         strange = [f"{each.path} is {each.reason}" for each in walked.rejected]
         also = f", and {some_of(strange, most=3)}" if strange else ""
@@ -121,6 +118,9 @@ def find_files(root: Path, *, nested: bool = False) -> Found:
             f"no images in {str(root)!r}{also}; expected {str(root / 'CLASS' / 'IMAGE')!r} with "
             f"one of the endings {' '.join(sorted(IMAGE_SUFFIXES))}"
         )
+    items = _told_otherwise(root, walked, nested=nested)
+    if items:
+        return Found(items, walked.ignored, walked.rejected, walked.notes)
     places = [image.parent for image in walked.images]
     top = _Folder(root, list(dict.fromkeys(places)))
     folder = top if nested else _unwrapped(top, notes)
@@ -134,19 +134,26 @@ def find_files(root: Path, *, nested: bool = False) -> Found:
         parents += [each for each in walked.folders if each.parent == folder.path]
     else:
         told = _class_folders(folder, parents, notes)
-    items: list[ImageItem] = []
     ignored: list[str] = []
-    for image, place in zip(walked.images, places, strict=True):
+    for image, path, place in zip(walked.images, walked.paths, places, strict=True):
         if facts := told.get(place):
-            items.append(ImageItem(image.as_posix(), "", *facts))
+            items.append(ImageItem(path, "", *facts))
         elif image.is_dir():
             reason = "a folder with the ending of an image"
-            walked.rejected.append(RejectedImage(shown_path(image.as_posix()), reason))
+            walked.rejected.append(RejectedImage(shown_path(path), reason))
         else:
-            ignored.append(image.as_posix())
+            ignored.append(path)
     way = [each for each in (folder.path, *folder.path.parents) if each.is_relative_to(root)]
     empty = _without_images(walked, top.full, {*parents, *way})
     return Found(items, ignored + walked.ignored + empty, walked.rejected, notes)
+
+
+def _told_otherwise(root: Path, walked: Walked, *, nested: bool) -> list[ImageItem]:
+    """Return the images, if more than their folders tells their labels."""
+    if walked.told:
+        both = zip(walked.paths, walked.told, strict=True)
+        return [ImageItem(path, "", *facts) for path, facts in both]
+    return [] if nested else items_by_metadata(root, walked) or []
 
 
 def _without_images(walked: Walked, places: list[Path], parents: set[Path]) -> list[str]:
@@ -310,14 +317,14 @@ def find_paths(paths: Iterable[Path], *, exact: bool = False) -> Found:
     """
     found = Found()
     for path in paths if exact else map(existing, paths):
-        if not os.path.lexists(path):
+        if not exists(path) and not is_pattern(path):
             raise PathMissingError(f"no file or folder {str(path)!r}; give images or folders")
-        if path.is_dir():
-            walked = walk(path)
-            found.items.extend(ImageItem(each.as_posix()) for each in walked.images)
+        if path.is_dir() or (not exact and is_listed(path)):
+            walked = listed(path)
+            found.items.extend(map(ImageItem, walked.paths))
             found.ignored.extend(walked.ignored)
             found.rejected.extend(walked.rejected)
-        elif not exact and path.suffix.lower() in _TABLES and path.is_file():
+        elif not exact and is_table(path):
             found.items.extend(read_table(path, labels=False).items)
         else:
             found.items.append(ImageItem(path.as_posix()))

@@ -22,7 +22,7 @@ from bottleneck.images.deep import (
 )
 from bottleneck.images.headers import TiffHeader, png_bits, tiff_header, with_end
 from bottleneck.images.kinds import reader_of
-from bottleneck.inputs import open_regular
+from bottleneck.sources import open_source
 
 __all__ = ["MAX_PIXELS", "Decoded", "decode", "decode_whole", "read_size", "rgb_of"]
 
@@ -205,7 +205,7 @@ def read_size(file: str | Path | BinaryIO) -> tuple[int, int]:
     """
     try:
         if isinstance(file, str | Path):
-            with open_regular(Path(file)) as stream:
+            with open_source(file) as stream:
                 return read_size(stream)
         file.seek(0)
         kind, reader = reader_of(file.read(32))

@@ -12,6 +12,7 @@ from bottleneck.errors import STORE_AGAIN, DataError
 from bottleneck.images.items import ImageItem
 from bottleneck.inputs import open_regular
 from bottleneck.records import sentence_of
+from bottleneck.sources import location
 
 __all__ = ["read_saved", "read_saved_file", "text_of_table", "text_to_save"]
 
@@ -104,7 +105,7 @@ def text_of_table(items: Sequence[ImageItem], folder: Path) -> str:
     """
     root, placed = folder.resolve(), []
     for item in items:
-        path = Path(item.path).absolute()
+        path = location(item.path).absolute()
         inside = path.is_relative_to(root)
         placed.append(replace(item, path=(path.relative_to(root) if inside else path).as_posix()))
     return _text(placed, ("path", "label", "split", "weight", "group"))

@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Any, Self
 
 from bottleneck.arguments import made
-from bottleneck.errors import DataError, UsageError, counted
+from bottleneck.errors import DataError, UsageError
 from bottleneck.files import atomic_write
 from bottleneck.images.dividing import split_items
+from bottleneck.images.given import found_in
 from bottleneck.images.groups import grouped, groups_of, leaks_of
 from bottleneck.images.items import Found, ImageItem, digest_all
 from bottleneck.images.kinds import check_ending, check_kind
 from bottleneck.images.layout import find_files, find_paths
+from bottleneck.images.listing import is_listed, is_table, name_of
 from bottleneck.images.saved import read_saved_file, text_to_save
-from bottleneck.images.splits import leave_out_damaged, leave_out_small
+from bottleneck.images.splits import leave_out_damaged, leave_out_small, only_one_class
 from bottleneck.images.tables import read_table
 from bottleneck.images.walking import existing
 from bottleneck.labels import carry_several, classes_in
 from bottleneck.names import natural_key
 from bottleneck.records import RejectedImage
 from bottleneck.settings import ReadSettings
+from bottleneck.sources import location
 
 __all__ = ["ImageSet"]
 
@@ -71,13 +74,23 @@ class ImageSet:
     @classmethod
     def open(
         cls,
-        source: str | Path,
+        source: Any,
         settings: ReadSettings | None = None,
         **options: Any,
     ) -> Self:
-        """Read an image set with `from_folder`, or `from_manifest` if `source` is a file."""
-        read = cls.from_manifest if existing(Path(source)).is_file() else cls.from_folder
-        return read(source, settings, **options)
+        """Read an image set: a table with `from_manifest`, all else at a path with `from_folder`.
+
+        `source` may also be an object: a dataset of torchvision, or a sequence of pairs of an image
+        (bytes, of Pillow, or an array) and its label, or a dict of these by splits.
+        """
+        if not isinstance(source, str | Path):
+            complete = options.pop("complete", True)
+            asked = made(ReadSettings, settings, options)
+            images = cls._digested(*found_in(source, asked.image_set), asked)
+            return images.completed(images.name, asked.seed) if complete else images
+        place = existing(location(source))
+        listed = is_listed(place) or not (is_table(place) or place.is_file())
+        return (cls.from_folder if listed else cls.from_manifest)(source, settings, **options)
 
     @classmethod
     def from_folder(
@@ -89,17 +102,16 @@ class ImageSet:
         complete: bool = True,
         **options: Any,
     ) -> Self:
-        """Read the images of a folder.
+        """Read the images of a folder, or of archives as if they were folders.
 
-        Supported layouts are ``FOLDER/<class>/*`` (split here, see `with_splits`),
-        ``FOLDER/{train,val,test}/<class>/*`` and ``FOLDER/<class>/{train,val,test}/*`` (the splits
-        are kept; they may have other usual names, such as ``Training`` or ``dev``), and a folder
-        with only images (unlabelled). Class folders may have subfolders. Hidden files are ignored.
+        Layouts are ``FOLDER/CLASS/*`` (split here, see `with_splits`), ``FOLDER/SPLIT/CLASS/*``,
+        ``FOLDER/CLASS/SPLIT/*``, and only images (unlabelled). Hidden files are ignored.
 
         Parameters
         ----------
         folder : str or Path
-            The folder of the images.
+            The folder of the images, or of archives; or an archive; or several, as
+            ``shards-{000..099}.tar``.
         settings : ReadSettings, optional
             How it is read: the seed of the split, and what to leave out.
         name : str, optional
@@ -118,12 +130,11 @@ class ImageSet:
         PathMissingError
             The folder does not exist.
         DataError
-            The folder has no images, only one class or a class too small to split, or its layout is
-            ambiguous.
+            The folder has no images, one class, a class too small to split, or two readings.
         """
-        asked, root = made(ReadSettings, settings, options), existing(Path(folder))
+        asked, root = made(ReadSettings, settings, options), existing(location(folder))
         found = grouped(find_files(root, nested=asked.nested), asked.group_by, root)
-        images = cls._digested(name or asked.image_set or root.resolve().name, found, asked)
+        images = cls._digested(name or asked.image_set or name_of(root), found, asked)
         return images.completed(root, asked.seed) if complete else images
 
     @classmethod
@@ -148,12 +159,10 @@ class ImageSet:
         complete: bool = True,
         **options: Any,
     ) -> Self:
-        """Read a CSV file with the columns ``path,label[,split][,weight][,group]``.
+        """Read a CSV file with the columns ``path,label[,split][,weight][,group]``, or JSON lines.
 
-        Paths are relative to the table's folder. Other columns are ignored. Labels may name
-        several classes, separated by semicolons. Without a ``split`` column, or with an empty one,
-        the set is split here, see `with_splits`; ``is_valid`` and ``is_test`` with true and false
-        are splits, too. Semicolons or tabs may separate the cells.
+        Paths are relative to the table's folder. Labels may name several classes, separated by
+        semicolons. Without splits, the set is split here, see `with_splits`.
 
         Parameters
         ----------
@@ -175,11 +184,11 @@ class ImageSet:
         DataError
             See `from_folder`.
         """
-        asked, manifest = made(ReadSettings, settings, options), existing(Path(file))
+        asked, manifest = made(ReadSettings, settings, options), existing(location(file))
         if asked.nested:
             raise UsageError("`nested` applies to folders only; leave it out for a table")
         found = grouped(read_table(manifest, found=True), asked.group_by, manifest.parent)
-        images = cls._digested(name or asked.image_set or manifest.resolve().stem, found, asked)
+        images = cls._digested(name or asked.image_set or manifest.stem, found, asked)
         return images.completed(manifest, asked.seed) if complete else images
 
     @classmethod
@@ -191,10 +200,10 @@ class ImageSet:
         exact: bool = False,
         max_bytes: int | None = None,
     ) -> Self:
-        """Read images without splits: files as given, all in folders and below, and in tables.
+        """Read images without splits: files, and all in folders, archives and tables.
 
-        A table lists images in a column ``path``; labels are optional. With `exact`, every file is
-        an image, and paths stay as they are. A file may be given twice.
+        In tables, labels are optional. With `exact`, every file is an image, and paths stay as
+        they are. A file may be given twice.
 
         Raises
         ------
@@ -205,7 +214,7 @@ class ImageSet:
         DataError
             No image is found.
         """
-        found = find_paths(map(Path, paths), exact=exact)
+        found = find_paths(map(location, paths), exact=exact)
         if not found.items:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
         return cls._digested(name, found, ReadSettings(max_bytes=max_bytes), check_ending)
@@ -217,10 +226,7 @@ class ImageSet:
         return cls(path.stem, read_saved_file(path))
 
     def write_csv(self, file: str | Path) -> None:
-        """Write ``path,digest,label,split``, one row per image, completely or not at all.
-
-        Columns ``weight``, ``sha256`` and ``group`` are added where any image has one.
-        """
+        """Write ``path,digest,label,split``, one row per image, and what else any image has."""
         atomic_write(Path(file), text_to_save(self.items))
 
     @property
@@ -286,12 +292,11 @@ class ImageSet:
         return replace(self, items=kept, left_out=self.left_out + out, small=every)
 
     def with_splits(self, *, test_share: float = 0.2, seed: int = 0) -> Self:
-        """Return the set split into train and test, stratified by class.
+        """Return the set split into train and test: a `test_share` of each class, at least 1 image.
 
-        Within a class the images are ranked by the SHA-256 of seed and digest; the first
-        `test_share` of them (at least one image) become test images. So the split depends only on
-        the images' bytes and the seed: not on paths, order or machine. Identical images are in the
-        same split even if their labels differ; so are those of a group, which its name ranks.
+        Within a class the images are ranked by the SHA-256 of seed and digest. So the split depends
+        only on the images' bytes and the seed. Identical images are in the same split even if their
+        labels differ; so are those of a group, which its name ranks.
 
         Raises
         ------
@@ -312,7 +317,7 @@ class ImageSet:
     def digest_of(self, *splits: str) -> str:
         """Return the SHA-256 over digests, labels, weights and groups of some splits, or of all.
 
-        Paths, order and copies have no effect: renaming or moving an image changes nothing.
+        Paths, order and copies have no effect.
         """
         rows = {
             f"{item.digest} {item.split} {item.label}"
@@ -323,7 +328,7 @@ class ImageSet:
         }
         return hashlib.sha256("".join(sorted(rows)).encode()).hexdigest()
 
-    def completed(self, source: str | Path, seed: int) -> Self:
+    def completed(self, source: object, seed: int) -> Self:
         """Return the set, split with a seed if it has labels and no split; `source` is for errors.
 
         Raises
@@ -335,12 +340,7 @@ class ImageSet:
             return self
         images = self.with_common_classes()
         if len(images.classes) == 1 and not images.multilabel:
-            small = f" with at least {counted(self.min_images, 'image')}" if images.small else ""
-            raise DataError(
-                f"{str(source)!r} has only one class{small}, {images.classes[0]!r}; a classifier "
-                f"needs at least two: add a folder (or label) per class, or give the folder of the "
-                f"images itself to extract without labels"
-            )
+            raise only_one_class(source, images.classes[0], self.min_images if images.small else 0)
         if any(item.split for item in images.items):
             return images
         return images.with_splits(seed=seed)

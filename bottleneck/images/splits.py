@@ -197,3 +197,27 @@ def _without(
     pairs = list(zip(items, labels, strict=True))
     kept = tuple(replace(item, label=label) for item, label in pairs if label is not None)
     return kept, tuple(item for item, label in pairs if label is None)
+
+
+def only_one_class(source: object, label: str, least: int) -> DataError:
+    """Return the error that a set has only one class.
+
+    Parameters
+    ----------
+    source : object
+        Where the images are from.
+    label : str
+        The class.
+    least : int
+        Number of images that a class needed, if others were left out for having fewer; else 0.
+
+    Returns
+    -------
+    DataError
+    """
+    small = f" with at least {counted(least, 'image')}" if least else ""
+    return DataError(
+        f"{str(source)!r} has only one class{small}, {label!r}; a classifier needs at least two: "
+        f"add a folder (or label) per class, or give the folder of the images itself to extract "
+        f"without labels"
+    )

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,13 +12,13 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from bottleneck.errors import DataError, PathMissingError, UsageError, counted
+from bottleneck.errors import BadImageError, DataError, PathMissingError, UsageError, counted
 from bottleneck.images.items import Found, ImageItem
 from bottleneck.images.splits import split_of
 from bottleneck.images.walking import existing
-from bottleneck.inputs import read_regular
 from bottleneck.names import normal_name
 from bottleneck.records import sentence_of
+from bottleneck.sources import exists, is_remote, location, read_source
 
 __all__ = [
     "read_rows",
@@ -81,7 +82,7 @@ def read_table(file: Path, *, labels: bool = True, found: bool = False) -> Found
     DataError
         The table has no rows.
     """
-    if not file.is_file():
+    if not exists(file) or file.is_dir():
         raise PathMissingError(f"no table {str(file)!r}; give a CSV with path,label")
     columns, rows = read_rows(file)
     lacking = [column for column in _NEEDED[: 2 if labels else 1] if column not in columns]
@@ -132,8 +133,9 @@ def read_rows(file: Path, header: str = _HEADER) -> tuple[list[str], list[Row]]:
         The file is no table, or has a column twice or more cells in a row than columns.
     """
     try:
-        text = _decoded(read_regular(file))
-        start = 0
+        text, start = _decoded(read_source(file)), 0
+        if file.suffix.lower() == ".jsonl":
+            return _json_rows(file, text)
         if text[:4].lower() == "sep=":  # Excel's own first line
             start = len(text) - len(text.partition("\n")[2])
         separator = _separator(text[start:])
@@ -141,13 +143,13 @@ def read_rows(file: Path, header: str = _HEADER) -> tuple[list[str], list[Row]]:
             io.StringIO(text[start:], newline=""), delimiter=separator, skipinitialspace=True
         )
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, BadImageError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(
             f"{str(file)!r} cannot be read as a table ({error}); expected a folder, or a "
             f"CSV file in UTF-8 or UTF-16 with the header {header}"
         ) from error
     full = [(line, cells) for line, cells in lines if any(cells)]
-    columns = [normal_name(cell).lower() for cell in full[0][1]] if full else []
+    columns = _named([normal_name(cell).lower() for cell in full[0][1]]) if full else []
     while columns and not columns[-1]:
         columns.pop()
     if twice := sorted({each for each in columns if each in _KNOWN and columns.count(each) > 1}):
@@ -162,6 +164,38 @@ def read_rows(file: Path, header: str = _HEADER) -> tuple[list[str], list[Row]]:
         padded = [*cells, *[""] * len(columns)]
         rows.append(Row(line, dict(zip(columns, padded, strict=False))))
     return columns, rows
+
+
+def _named(columns: Sequence[str]) -> list[str]:
+    """Return the names of columns; ``file_name`` is what image folders of Hugging Face call it."""
+    other = "path" not in columns
+    return ["path" if other and column == "file_name" else column for column in columns]
+
+
+def _json_rows(file: Path, text: str) -> tuple[list[str], list[Row]]:
+    """Return the columns and rows of JSON lines; lists of labels are joined, null is empty."""
+    rows, columns = [], dict[str, None]()
+    for line, content in enumerate(text.splitlines(), 1):
+        if not content.strip():
+            continue
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise UsageError(
+                f"table {str(file)!r} is invalid in line {line}: it is no JSON object; expected "
+                f'one a line, such as {{"file_name": "1.png", "label": "cat"}}'
+            )
+        names = _named([normal_name(name).lower() for name in found])
+        cells = [
+            "" if value is None else ";".join(map(str, value)) if isinstance(value, list) else value
+            for value in found.values()
+        ]
+        columns.update(dict.fromkeys(names))
+        rows.append(Row(line, dict(zip(names, map(str.strip, map(str, cells)), strict=True))))
+    empty = dict.fromkeys(columns, "")
+    return list(columns), [Row(row.line, empty | row.cells) for row in rows]
 
 
 def _decoded(content: bytes) -> str:
@@ -210,11 +244,13 @@ def _split(column: str, cell: str) -> str:
 
 def _on_disk(file: Path, cell: str, known: dict[Path, dict[str, str]]) -> str:
     """Return the path of an image as it is on the disk, if any reading of the cell is."""
+    if is_remote(cell):
+        return str(location(cell))
     plain = cell.strip("\"'")
     at_home = os.path.expanduser(plain)  # noqa: PTH111 - the method raises for ~x
     for each in dict.fromkeys((cell, plain, at_home, plain.replace("\\", "/"))):
         path = existing(file.parent / each, known)
-        if os.path.lexists(path):
+        if exists(path):
             return path.as_posix()
     return (file.parent / cell).as_posix()
 
@@ -232,7 +268,7 @@ def _checked(file: Path, line: int, cells: Mapping[str, Any]) -> ImageItem:
 
 
 def _check_found(file: Path, items: Sequence[ImageItem]) -> None:
-    missing = [item for item in items if not os.path.lexists(item.path)]
+    missing = [item for item in items if not exists(item.path)]
     if missing:
         raise PathMissingError(
             f"{len(missing)} of {counted(len(items), 'image')} listed in {str(file)!r} cannot "

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bottleneck.images.kinds import is_image, shown_path
 from bottleneck.records import RejectedImage
+from bottleneck.sources import is_remote, list_remote, location
 
-__all__ = ["Walked", "existing", "is_junk", "walk"]
+__all__ = ["Walked", "existing", "is_junk", "junk_in", "walk", "walk_remote"]
 
 _JUNK = frozenset(
     {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
@@ -31,12 +32,27 @@ class Walked:
         Links and folders that are not followed, with the reasons.
     folders : list of Path
         The folders that were read.
+    at : list of str
+        Where each image is read from, if archives were read as if their folders were one: then the
+        archives' names are in these paths, and not in `images`.
+    told : list of (str or None, str or None)
+        Label and split of each image, where these are told by more than its folders.
+    notes : list of str
+        How the source was read, where it is not obvious.
     """
 
     images: list[Path] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     rejected: list[RejectedImage] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    at: list[str] = field(default_factory=list)
+    told: list[tuple[str | None, str | None]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def paths(self) -> list[str]:
+        """Where each image is read from."""
+        return self.at or [image.as_posix() for image in self.images]
 
 
 def is_junk(path: Path) -> bool:
@@ -52,6 +68,59 @@ def is_junk(path: Path) -> bool:
     bool
     """
     return path.name.startswith(".") or path.name.casefold() in _JUNK
+
+
+def junk_in(name: Path) -> str:
+    """Return the first hidden part of the way to a file.
+
+    Parameters
+    ----------
+    name : Path
+        The file, relative to what is searched.
+
+    Returns
+    -------
+    str
+        With a slash at the end if it is a folder; "" if nothing is hidden.
+    """
+    for way in (*reversed(name.parents), name):
+        if way.name and is_junk(way):
+            return way.as_posix() + "/" * (way != name)
+    return ""
+
+
+def walk_remote(folder: Path) -> Walked:
+    """Find the images below a folder behind a URL, by their names.
+
+    Parameters
+    ----------
+    folder : Path
+        An `Address`.
+
+    Returns
+    -------
+    Walked
+        In order.
+
+    Raises
+    ------
+    MissingExtraError, PathMissingError, DataError
+        As for `list_remote`.
+    """
+    found, folders, hidden = Walked(), {folder: None}, dict[str, None]()
+    for url in list_remote(str(folder)):
+        path = location(url)
+        inner = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+        if junk := junk_in(inner):
+            hidden[f"{folder.as_posix()}/{junk}"] = None
+        elif is_image(path, content=False):
+            found.images.append(path)
+            folders |= dict.fromkeys(each for each in path.parents if each.is_relative_to(folder))
+        else:
+            found.ignored.append(url)
+    found.ignored += hidden
+    found.folders = list(folders)
+    return found
 
 
 def walk(folder: Path) -> Walked:
@@ -147,7 +216,7 @@ def existing(path: Path, known: dict[Path, dict[str, str]] | None = None) -> Pat
     Path
         The path as it is on the disk; `path` if there is none.
     """
-    if os.path.lexists(path) or path.as_posix().isascii():
+    if path.as_posix().isascii() or os.path.lexists(path) or is_remote(path):
         return path
     known, found = {} if known is None else known, Path(path.anchor)
     for part in path.relative_to(path.anchor).parts:

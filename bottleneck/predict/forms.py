@@ -12,7 +12,8 @@ from bottleneck.bases.encoded import Encoded, InMemory
 from bottleneck.errors import BadImageError, WrongTypeError
 from bottleneck.images import MAX_PIXELS, rgb_of
 from bottleneck.images.kinds import HEAD, check_ending
-from bottleneck.inputs import MAX_BYTES, check_size, open_regular
+from bottleneck.inputs import MAX_BYTES, check_size
+from bottleneck.sources import location, open_source, reasons_told
 
 __all__ = ["AnyImage", "Given", "given_images"]
 
@@ -65,7 +66,7 @@ class Given:
 
     def _take(self, image: Any, max_pixels: int) -> Path | Encoded:
         if isinstance(image, str | Path):
-            return Path(image)
+            return location(image)
         if isinstance(image, bytes | bytearray | memoryview):
             return self._encoded(bytes(image))
         if isinstance(image, Image.Image):
@@ -107,7 +108,7 @@ class Given:
             return self._taken
         if isinstance(self._taken, str):
             raise BadImageError(self._taken)
-        with _reasons_told(), open_regular(self._taken) as file:
+        with _reasons_told(), open_source(self._taken) as file:
             check_size(file, self._max_bytes)
             file.seek(0)
             data = file.read()
@@ -151,11 +152,12 @@ def given_images(
 def _reasons_told() -> Iterator[None]:
     """Turn errors of reading a file into reasons why an image cannot be used."""
     try:
-        yield
+        with reasons_told():
+            yield
     except BadImageError:
         raise
-    except (OSError, ValueError) as error:  # ValueError of a closed file, or a path with a NUL
-        raise BadImageError(getattr(error, "strerror", None) or str(error)) from error
+    except ValueError as error:  # of a closed file, or a path with a NUL
+        raise BadImageError(str(error)) from error
 
 
 def _checked(pixels: np.ndarray, name: str) -> np.ndarray:

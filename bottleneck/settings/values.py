@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from bottleneck.errors import PathMissingError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.fields import Option
 from bottleneck.files import slug
+from bottleneck.sources import location
 
 __all__ = [
     "SHARD_PATTERN",
@@ -260,10 +261,12 @@ BatchSize = Annotated[
 ]
 DataPath = Annotated[
     Path,
+    AfterValidator(location),
     Doc(
         "Folder DATA/CLASS/IMAGE, DATA/{train,val,test}/CLASS/IMAGE or "
-        "DATA/CLASS/{train,val,test}/IMAGE, or a CSV table with the columns "
-        "path,label[,split][,weight][,group]."
+        "DATA/CLASS/{train,val,test}/IMAGE; an archive of one (.tar, .tar.gz, .zip) or shards as "
+        "x-{000..099}.tar; Parquet or Arrow; a CSV table with the columns "
+        "path,label[,split][,weight][,group]; or the URL of any of these, such as s3://BUCKET/DATA."
     ),
 ]
 Device = Annotated[

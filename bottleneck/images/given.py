@@ -1,0 +1,166 @@
+"""Images and labels that are Python objects: torchvision's datasets, and any sequence of pairs."""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bottleneck.errors import BadImageError, DataError, UsageError, WrongTypeError
+from bottleneck.images.items import Found, ImageItem
+from bottleneck.images.keyed import label_of_value
+from bottleneck.images.pixels import rgb_of
+from bottleneck.images.splits import split_of
+from bottleneck.sources import location, read_source
+from bottleneck.sources.objects import object_path, offer
+
+__all__ = ["found_in"]
+
+_IMAGE, _LABEL = ("image", "img"), ("label", "labels")
+_SHAPES = {2: None, 3: 3}
+"""Dimensions of an array of pixels, and its last side."""
+_PAIR = 2
+
+
+def found_in(source: Any, name: str | None = None) -> tuple[str, Found]:
+    """Return the images of a Python object.
+
+    Parameters
+    ----------
+    source : sequence or mapping of str to sequence
+        A dataset of torchvision, or a sequence of pairs of an image and its label, or of mappings
+        with ``image`` and ``label``, as the datasets of Hugging Face have them. Images are bytes of
+        files, paths, images of Pillow, or uint8 arrays of shape (height, width, 3) or (height,
+        width). A mapping has a sequence for each split.
+    name : str, optional
+        Name of the set; by default that of the object's type.
+
+    Returns
+    -------
+    name : str
+    found : Found
+        Their paths are valid in this process only, except those of files.
+
+    Raises
+    ------
+    WrongTypeError
+        It is no such object.
+    UsageError
+        A split has another name than these usually have.
+    DataError
+        It is empty.
+    """
+    kind = type(source).__name__
+    name = name or ("images" if kind in {"list", "tuple", "dict"} else kind.lower())
+    parts = source if isinstance(source, Mapping) else {None: source}
+    items: list[ImageItem] = []
+    for word, part in parts.items():
+        split = None if word is None else split_of(str(word))
+        if word is not None and split is None:
+            raise UsageError(f"no split {word!r}; expected train, val or test as keys")
+        if not (hasattr(part, "__getitem__") and hasattr(part, "__len__")):
+            raise WrongTypeError(
+                f"the images are of the type {type(part).__name__!r}; expected a path, a dataset "
+                f"of torchvision, or a sequence of pairs of an image and its label"
+            )
+        items += _items(part, f"{name}-{split}" if split else name, split)
+    if not items:
+        raise DataError(f"the sequence {name!r} has no images; give at least one pair")
+    return name, Found(items)
+
+
+def _items(part: Any, name: str, split: str | None) -> list[ImageItem]:
+    samples = getattr(part, "samples", None)  # those of folders are files, and need no object
+    if samples and all(isinstance(path, str | os.PathLike) for path, *_ in samples):
+        paths = [location(os.fspath(path)).as_posix() for path, *_ in samples]
+        labels = [each[1] for each in samples]
+    else:
+        source, part = part, _undecoded(part)
+        own = offer(name, source, partial(_read, part, name))
+        paths = [object_path(own, number) for number in range(len(part))]
+        targets = getattr(part, "targets", None)
+        known = targets is not None and len(targets) == len(part)
+        labels = list(targets) if known else [_pair(part, n, name)[1] for n in range(len(part))]
+    names = _class_names(part)
+    return [
+        ImageItem(path, "", _label(label, names, name), split)
+        for path, label in zip(paths, labels, strict=True)
+    ]
+
+
+def _undecoded(part: Any) -> Any:
+    """Return a dataset of Hugging Face that gives the bytes of its images; all else as it is."""
+    for name in _IMAGE if hasattr(part, "cast_column") else ():
+        kind = part.features.get(name)
+        if hasattr(kind, "decode"):
+            return part.cast_column(name, type(kind)(decode=False))
+    return part
+
+
+def _class_names(part: Any) -> Sequence[str]:
+    """Return the names of classes that are given as numbers; nothing if they have none."""
+    features = getattr(part, "features", None)
+    if isinstance(features, Mapping):
+        own = (getattr(features.get(key), "names", None) for key in _LABEL)
+        return next(filter(None, own), ())
+    classes = getattr(part, "classes", None)
+    return classes if isinstance(classes, list | tuple) else ()
+
+
+def _label(value: Any, names: Sequence[str], name: str) -> str | None:
+    value = value.item() if hasattr(value, "item") else value
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+        value = names[value]
+    label = label_of_value(list(value) if isinstance(value, tuple) else value)
+    if label is None:
+        raise WrongTypeError(
+            f"a label of {name!r} is {value!r}; expected a text, a whole number, or a list of these"
+        )
+    return label
+
+
+def _pair(part: Any, number: int, name: str) -> tuple[Any, Any]:
+    row = part[number]
+    if isinstance(row, Mapping):
+        image = next((row[key] for key in _IMAGE if key in row), None)
+        return image, next((row[key] for key in _LABEL if key in row), None)
+    if isinstance(row, list | tuple) and len(row) == _PAIR:
+        return row[0], row[1]
+    raise WrongTypeError(
+        f"{name}[{number}] is of the type {type(row).__name__!r}; expected a pair of an image and "
+        f"its label"
+    )
+
+
+def _read(part: Any, name: str, number: int) -> bytes:
+    """Return the bytes of an image; pixels as PPM, which says them as they are.
+
+    Unlike in PNG, there is only one file of the same pixels, whatever the version of a library.
+    """
+    image, _ = _pair(part, number, name)
+    if isinstance(image, Mapping):  # of Hugging Face's datasets, undecoded
+        image = image.get("bytes") or image.get("path")
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, str | Path):
+        return read_source(location(image))
+    if isinstance(image, np.ndarray):
+        sides = _SHAPES.get(image.ndim, 0)
+        if image.dtype != np.uint8 or sides == 0 or (sides and image.shape[2] != sides):
+            raise BadImageError(
+                f"an array of the type {image.dtype} and the shape {image.shape} is not an image; "
+                f"expected uint8 of shape (height, width, 3) or (height, width)"
+            )
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise BadImageError(
+            f"an object of the type {type(image).__name__!r} is not an image; expected bytes, an "
+            f"image of Pillow or an array: open the dataset without a transform"
+        )
+    pixels = rgb_of(image)
+    return b"P6\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes()

@@ -1,0 +1,38 @@
+"""Where images lie: files, members of archives and tables, and objects behind URLs.
+
+An image's path is one text wherever it lies, such as ``data/x.tar/cat/001.jpg``, and one function
+opens it.
+"""
+
+from bottleneck.sources.archives import Container
+from bottleneck.sources.columns import Rows
+from bottleneck.sources.objects import SCHEME as OBJECTS
+from bottleneck.sources.opening import (
+    container_at,
+    exists,
+    is_container,
+    open_source,
+    read_source,
+    reasons_told,
+    version_of,
+)
+from bottleneck.sources.places import Address, is_remote, location, suffix_of
+from bottleneck.sources.remote import list_remote
+
+__all__ = [
+    "OBJECTS",
+    "Address",
+    "Container",
+    "Rows",
+    "container_at",
+    "exists",
+    "is_container",
+    "is_remote",
+    "list_remote",
+    "location",
+    "open_source",
+    "read_source",
+    "reasons_told",
+    "suffix_of",
+    "version_of",
+]

@@ -1,0 +1,349 @@
+"""Images in tar and zip archives, read in place; nothing is unpacked to a disk."""
+
+import bz2
+import gzip
+import io
+import lzma
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Protocol
+
+from bottleneck.errors import BadImageError, DataError, first_line
+from bottleneck.sources.blobs import Blob, Unpacked, window
+
+__all__ = ["Container", "Members", "Tar", "Zip", "index_of"]
+
+_BLOCK = 512
+_OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
+    ".gz": gzip.open,
+    ".tgz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_KNOWN = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+_ENCRYPTED = 1
+_AGAIN = "copy or download it again"
+_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, struct.error),
+    *(OSError, ValueError, NotImplementedError),
+)
+
+
+class Container(Protocol):
+    """A file that has images in it.
+
+    Attributes
+    ----------
+    version : str
+        Changes when its bytes do.
+    """
+
+    version: str
+
+    def names(self) -> list[str]:
+        """Return the names of its files, in the order in which they are read fastest."""
+        ...
+
+    def refused(self) -> list[tuple[str, str]]:
+        """Return the names of what is no file that can be read, with the reasons."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Return whether it has a file of a name.
+
+        Parameters
+        ----------
+        name : str
+            As in `names`.
+
+        Returns
+        -------
+        bool
+        """
+        ...
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file; raise `KeyError` if there is none of that name.
+
+        Parameters
+        ----------
+        name : str
+            One of `names`.
+
+        Returns
+        -------
+        binary file
+        """
+        ...
+
+
+@dataclass
+class Members:
+    """The files of an archive, and what else is in it.
+
+    Attributes
+    ----------
+    places : dict of str to object
+        Where each file lies, by name.
+    refused : list of (str, str)
+        Names and reasons; the name "" is the archive itself.
+    """
+
+    places: dict[str, Any] = field(default_factory=dict)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, name: str, place: Any, reason: str = "") -> None:
+        """Add a file, unless there is a reason against it.
+
+        Parameters
+        ----------
+        name : str
+            As the archive has it.
+        place : object
+            Where it lies.
+        reason : str
+            Why it cannot be read.
+        """
+        parts = [part for part in name.split("/") if part not in {"", "."}]
+        clean = "/".join(parts)
+        if name.startswith("/") or ".." in parts or "\0" in name or not parts:
+            reason = reason or "its name leads out of the archive"
+            clean = name.replace("\0", "?")
+        if reason:
+            self.refused.append((clean, reason))
+            return
+        if clean in self.places:
+            self.refused.append((clean, "the archive has a later file of the same name"))
+            del self.places[clean]
+        self.places[clean] = place
+
+
+class Tar:
+    """A tar archive; see `Container`.
+
+    Parameters
+    ----------
+    blob : Blob
+        The file.
+    suffix : str
+        Its ending, which tells whether it is compressed.
+
+    Raises
+    ------
+    DataError
+        It is no tar archive; the message is the reason.
+    """
+
+    def __init__(self, blob: Blob, suffix: str) -> None:
+        opener = next((each for end, each in _OPENERS.items() if suffix.endswith(end)), None)
+        self._blob = Unpacked(blob, opener) if opener else blob
+        self.version = blob.version
+        self._members = index_of(self._indexed)
+
+    def _indexed(self) -> Members:
+        found = Members()
+        try:
+            for name, place, reason in self._read():
+                found.add(name, place, reason)
+        except _DAMAGE as error:
+            if not found.places:
+                raise
+            found.refused.append(("", f"the archive is damaged ({first_line(error)}); {_AGAIN}"))
+        return found
+
+    def _read(self) -> Iterator[tuple[str, tuple[int, int], str]]:
+        file = window(self._blob, 0, self._blob.size)
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while member := tar.next():
+                vars(tar)["members"].clear()  # else all are kept
+                if member.isdir():
+                    continue
+                place = member.offset_data, member.size
+                yield member.name, place, self._against(member)
+            end = tar.offset
+        if self._blob.read_at(end, _BLOCK).strip(b"\0"):
+            raise ValueError("what follows the last whole file is no file")
+
+    def _against(self, member: tarfile.TarInfo) -> str:
+        if member.issym() or member.islnk():
+            return "a link, which is not followed in archives"
+        if not member.isreg():
+            return "not a regular file"
+        if member.issparse():
+            return "a sparse file, which cannot be read in an archive"
+        if 0 <= self._blob.size < member.offset_data + member.size:
+            return f"the archive ends before it does; {_AGAIN}"
+        return ""
+
+    def names(self) -> list[str]:
+        """Return the names of the files, in their order.
+
+        Returns
+        -------
+        list of str
+        """
+        return list(self._members.places)
+
+    def refused(self) -> list[tuple[str, str]]:
+        """Return the names of what is no file that can be read, with the reasons."""
+        return self._members.refused
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a file of a name, see `Container`.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+
+        Returns
+        -------
+        bool
+        """
+        return name in self._members.places
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file, see `Container`.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+
+        Returns
+        -------
+        binary file
+        """
+        start, size = self._members.places[name]
+        return window(self._blob, start, size)
+
+
+class _Inflated(zipfile.ZipExtFile):
+    """A file of a zip archive, which gives at most as many bytes as the archive says it has."""
+
+    def __init__(self, file: Any, member: zipfile.ZipInfo) -> None:
+        super().__init__(file, "r", member)
+        self.size = member.file_size
+
+
+class Zip:
+    """A zip archive; see `Container`.
+
+    Parameters
+    ----------
+    blob : Blob
+        The file.
+
+    Raises
+    ------
+    DataError
+        It is no zip archive; the message is the reason.
+    """
+
+    def __init__(self, blob: Blob) -> None:
+        self._blob = blob
+        self.version = blob.version
+        self._members = index_of(self._indexed)
+
+    def _indexed(self) -> Members:
+        found = Members()
+        with zipfile.ZipFile(window(self._blob, 0, self._blob.size)) as archive:
+            members = sorted(archive.infolist(), key=lambda each: each.header_offset)
+        for member in members:
+            if not member.is_dir():
+                found.add(member.filename, member, self._against(member))
+        return found
+
+    @staticmethod
+    def _against(member: zipfile.ZipInfo) -> str:
+        mode = member.external_attr >> 16
+        if stat.S_ISLNK(mode):
+            return "a link, which is not followed in archives"
+        if stat.S_IFMT(mode) not in {0, stat.S_IFREG}:
+            return "not a regular file"
+        if member.flag_bits & _ENCRYPTED:
+            return "it is encrypted; unpack the archive with its password"
+        if member.compress_type not in _KNOWN:
+            return "it is compressed by a method that cannot be read; pack the archive again"
+        return ""
+
+    def names(self) -> list[str]:
+        """Return the names of the files, in their order in the archive."""
+        return list(self._members.places)
+
+    def refused(self) -> list[tuple[str, str]]:
+        """Return the names of what is no file that can be read, with the reasons."""
+        return self._members.refused
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a file of a name, see `Container`.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+
+        Returns
+        -------
+        bool
+        """
+        return name in self._members.places
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file, see `Container`.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+
+        Returns
+        -------
+        binary file
+
+        Raises
+        ------
+        BadImageError
+            It is not where the archive says.
+        """
+        member: zipfile.ZipInfo = self._members.places[name]
+        length = _LOCAL_HEADER.size
+        # The header has a name and further fields of up to 64 KiB each: usually, a little.
+        head = self._blob.read_at(member.header_offset, length)
+        if len(head) < length or not head.startswith(b"PK\3\4"):
+            raise BadImageError(f"it is not where its archive says; {_AGAIN}")
+        _, named, extra = _LOCAL_HEADER.unpack(head)
+        start = member.header_offset + length + named + extra
+        file = window(self._blob, start, member.compress_size)
+        inflated: Any = _Inflated(file, member)
+        return inflated if member.file_size or member.compress_size else io.BytesIO()
+
+
+def index_of(indexed: Callable[[], Members]) -> Members:
+    """Return the files of an archive.
+
+    Parameters
+    ----------
+    indexed : callable
+        Reads them.
+
+    Returns
+    -------
+    Members
+
+    Raises
+    ------
+    DataError
+        The archive is damaged, or none; the message is the reason.
+    """
+    try:
+        return indexed()
+    except _DAMAGE as error:
+        reason = first_line(error) or type(error).__name__
+        raise DataError(f"it is damaged or no such archive ({reason}); {_AGAIN}") from error

@@ -1,0 +1,316 @@
+"""Files behind URLs, through fsspec: listed, and read in pieces by several connections."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+from bottleneck.errors import (
+    BottleneckError,
+    DataError,
+    MissingExtraError,
+    PathMissingError,
+    first_line,
+)
+from bottleneck.extras import import_extra
+
+__all__ = ["RemoteFile", "Stated", "known_size", "list_remote", "read_remote", "stated"]
+
+_PACKAGES = {
+    "s3": ("s3fs", "s3fs", "s3"),
+    "s3a": ("s3fs", "s3fs", "s3"),
+    "gs": ("gcsfs", "gcsfs", "gcs"),
+    "gcs": ("gcsfs", "gcsfs", "gcs"),
+    "http": ("aiohttp", "aiohttp", "http"),
+    "https": ("aiohttp", "aiohttp", "http"),
+    "hf": ("huggingface_hub", "huggingface_hub", "hf"),
+}
+"""Scheme to the module, the package and our extra."""
+_TAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "blob_id", "generation")
+_TIMES = ("LastModified", "Last-Modified", "last_modified", "updated", "mtime")
+_BLOCK, _KEPT = 2**20, 32
+_ATTEMPTS, _FIRST_WAIT, _PATIENCE = 5, 0.2, 20.0
+"""Seconds: no attempt begins later than `_PATIENCE` after the first."""
+_CONNECT, _READ, _CONNECTIONS = 5, 15, 32
+_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_GONE = {404, 410}
+_T = TypeVar("_T")
+_known: dict[str, "Stated"] = {}
+
+
+class Stated(NamedTuple):
+    """What a server states of a file: its bytes, and what changes when they do ("" if nothing)."""
+
+    size: int
+    version: str
+
+
+def list_remote(url: str) -> list[str]:
+    """Return the URLs of the files in a folder and below, sorted.
+
+    Parameters
+    ----------
+    url : str
+        The folder.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    MissingExtraError
+        The package for such URLs is not installed.
+    PathMissingError
+        There is no such folder.
+    DataError
+        The server does not answer or refuses; the message says why.
+    """
+    with _told(url):
+        files, path = _file_system(url)
+
+        def find() -> Mapping[str, Mapping[str, Any]]:
+            files.invalidate_cache()
+            return files.find(path, detail=True)  # type: ignore[no-any-return]
+
+        found = _retried(find)
+        full = {files.unstrip_protocol(name): facts for name, facts in found.items()}
+    if not full:
+        raise PathMissingError(f"no files at {url!r}; correct the URL of the folder")
+    _known.update({name: _stated(facts) for name, facts in full.items()})
+    return sorted(full)
+
+
+def stated(url: str, *, fresh: bool = False) -> Stated:
+    """Return what a server states of a file.
+
+    Parameters
+    ----------
+    url : str
+        The file.
+    fresh : bool
+        Whether to ask, even if it was listed before.
+
+    Returns
+    -------
+    Stated
+
+    Raises
+    ------
+    MissingExtraError, PathMissingError, DataError
+        As for `list_remote`.
+    """
+    if fresh or url not in _known or not _known[url].version:
+        with _told(url):
+            files, path = _file_system(url)
+            if fresh:
+                files.invalidate_cache()
+            _known[url] = _stated(_retried(lambda: files.info(path)))
+    return _known[url]
+
+
+def read_remote(url: str, start: int | None = None, end: int | None = None) -> bytes:
+    """Return the bytes of a file, or of a part of it.
+
+    Parameters
+    ----------
+    url : str
+        The file.
+    start, end : int, optional
+        The part, in bytes.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    MissingExtraError, PathMissingError, DataError
+        As for `list_remote`.
+    """
+    with _told(url):
+        files, path = _file_system(url)
+        found = bytes(_retried(lambda: files.cat_file(path, start=start, end=end)))
+    if start is None or end is None or len(found) == end - start:
+        return found
+    if len(found) < end:
+        raise DataError(f"{url!r} ended too soon; it may have changed: open it again")
+    return found[start:end]  # of a server that knows no ranges
+
+
+def known_size(url: str) -> int:
+    """Return the size of a file that was listed before, without asking for it.
+
+    Parameters
+    ----------
+    url : str
+        The file.
+
+    Returns
+    -------
+    int
+        Bytes; -1 if it is not known.
+    """
+    return _known[url].size if url in _known else -1
+
+
+class RemoteFile:
+    """A file behind a URL; see `Blob`.
+
+    Parameters
+    ----------
+    url : str
+        The file, of which whole blocks are read; the last ones are kept.
+
+    Raises
+    ------
+    MissingExtraError, PathMissingError, DataError
+        As for `list_remote`.
+    """
+
+    near = False
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.size, self.version = stated(url)
+        if self.size < 0:
+            raise DataError("its server does not state its size; copy it to this machine")
+        self._blocks: dict[int, Future[bytes]] = {}
+        self._lock = threading.Lock()
+
+    def read_at(self, start: int, length: int) -> bytes:
+        """Return bytes from a place on, see `Blob`.
+
+        Parameters
+        ----------
+        start, length : int
+            In bytes.
+
+        Returns
+        -------
+        bytes
+        """
+        end = min(start + length, self.size)
+        if end <= start:
+            return b""
+        if length > _BLOCK * 4:
+            return read_remote(self._url, start, end)
+        first = start // _BLOCK
+        pieces = [self._block(number) for number in range(first, (end - 1) // _BLOCK + 1)]
+        return b"".join(pieces)[start - first * _BLOCK : end - first * _BLOCK]
+
+    def _block(self, number: int) -> bytes:
+        """Return a block; threads that need the same one wait for the first of them."""
+        with self._lock:
+            block = self._blocks.get(number)
+            own = block is None or (block.done() and block.exception() is not None)
+            if own:
+                block = self._blocks[number] = Future()
+                if len(self._blocks) > _KEPT:
+                    del self._blocks[next(iter(self._blocks))]
+        assert block is not None  # noqa: S101 - for mypy
+        if own:
+            try:
+                end = min((number + 1) * _BLOCK, self.size)
+                block.set_result(read_remote(self._url, number * _BLOCK, end))
+            except BaseException as error:
+                block.set_exception(error)
+                raise
+        return block.result()
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it."""
+    scheme = url.partition(":")[0].lower()
+    what = f"reading {scheme}:// URLs"
+    fsspec = import_extra("fsspec", what, "fsspec")
+    if scheme in _PACKAGES:
+        module, package, extra = _PACKAGES[scheme]
+        import_extra(module, what, package, extra=extra)
+    try:
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url, **_options(scheme))
+    except ImportError as error:
+        raise MissingExtraError(f"{what} needs a package: {first_line(error)}") from error
+    if hasattr(found[0], "retries"):
+        found[0].retries = 1  # `_retried` tells what may pass, and ends in bounded time
+    return found
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    """Return options with which a server that does not answer is given up in bounded time."""
+    if scheme.startswith("s3"):
+        limits = {"connect_timeout": _CONNECT, "read_timeout": _READ}
+        more = {"retries": {"max_attempts": 0}, "max_pool_connections": _CONNECTIONS}
+        return {"config_kwargs": {**limits, **more}}
+    if scheme in {"http", "https"}:
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_READ)
+        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+    return {}
+
+
+def _stated(facts: Mapping[str, Any]) -> Stated:
+    size = facts.get("size")
+    tags = [str(facts[key]) for key in (*_TAGS, *_TIMES) if facts.get(key)]
+    return Stated(-1 if size is None else int(size), f"{size}-{tags[0]}" if tags else "")
+
+
+def _retried(work: Callable[[], _T]) -> _T:
+    """Call a function, again after a while if it fails for what may pass."""
+    started, wait = time.monotonic(), _FIRST_WAIT
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            return work()
+        except Exception as raised:  # noqa: BLE001 - raised again, unless it may pass
+            error = _meant(raised)
+            late = time.monotonic() - started > _PATIENCE
+            if not left or late or not _may_pass(error):
+                raise error from None
+        time.sleep(wait)
+        wait *= 2
+    raise AssertionError  # the last attempt returns or raises
+
+
+def _meant(error: Exception) -> Exception:
+    """Return the error of a request that fsspec takes for a missing file, whatever it was."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
+        return error if getattr(cause, "status", None) in _GONE else cause
+    return error
+
+
+def _may_pass(error: Exception) -> bool:
+    """Return whether an error may be gone at the next attempt."""
+    status = getattr(error, "status", None)
+    if isinstance(status, int):  # of aiohttp
+        return status in {408, 425, 429} or status >= 500  # noqa: PLR2004 - HTTP
+    if isinstance(error, _FINAL) or "Credential" in type(error).__name__:
+        return False
+    names = {each.__module__.partition(".")[0] for each in type(error).__mro__}
+    return isinstance(error, OSError) or bool(names & {"aiohttp", "botocore", "requests", "httpx"})
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Turn what libraries raise into one sentence."""
+    try:
+        yield
+    except BottleneckError:
+        raise
+    except FileNotFoundError as error:
+        raise PathMissingError(f"no file or folder {url!r}; correct the URL") from error
+    except Exception as error:
+        reason = first_line(error) or type(error).__name__
+        if "Credential" in type(error).__name__ or isinstance(error, PermissionError):
+            scheme = url.partition(":")[0]
+            raise DataError(
+                f"{url!r} cannot be read without valid credentials ({reason}); give them as "
+                f"fsspec's package for {scheme}:// expects, such as in the environment, or set "
+                f"FSSPEC_{scheme.upper()}_ANON=true if everybody may read it"
+            ) from error
+        raise DataError(
+            f"{url!r} cannot be read ({reason}); check the URL and the network"
+        ) from error

@@ -1,0 +1,228 @@
+"""Images behind URLs: S3 through moto's server, and HTTP, both on loopback. About 10 s.
+
+That of the first tier is one small test of each, and of each error.
+"""
+
+import io
+import json
+import os
+import shutil
+import socket
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from buckets import BUCKET, s3_server
+from pyarrow import parquet
+
+from bottleneck import Cache, FrozenBase, ImageSet, extract_features
+from bottleneck.errors import BadImageError, DataError, MissingExtraError, PathMissingError
+from bottleneck.images import digests_remembered, read_file, read_size
+from bottleneck.sources import remote
+
+
+@pytest.fixture
+def files(make_images) -> list[Path]:
+    return sorted(make_images("data", cat=8, dog=8).rglob("*.png"))
+
+
+@pytest.fixture
+def base(little) -> FrozenBase:
+    return FrozenBase(little, "flat", weights="random")
+
+
+def packed(files: list[Path]) -> list[str]:
+    """Pack the images in every other way; return the names of the files."""
+    with tarfile.open("x.tar", "w") as archive:
+        archive.add("data", ".")
+    with zipfile.ZipFile("x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in files:
+            archive.write(file, file.relative_to("data"))
+    for part in range(2):
+        with tarfile.open(f"s-{part}.tar", "w") as archive:
+            for number, file in enumerate(files[part::2]):
+                archive.add(file, f"{number}.png")
+                label = file.parent.name.encode()
+                member = tarfile.TarInfo(f"{number}.cls")
+                member.size = len(label)
+                archive.addfile(member, io.BytesIO(label))
+    labels = [file.parent.name for file in files]
+    table = pa.table({"image": [file.read_bytes() for file in files], "label": labels})
+    parquet.write_table(table, "x.parquet", row_group_size=5)
+    Path("list.csv").write_text(
+        "path,label\n" + "".join(f"{file},{file.parent.name}\n" for file in files)
+    )
+    return ["x.tar", "x.zip", "s-0.tar", "s-1.tar", "x.parquet", "list.csv"]
+
+
+@pytest.fixture
+def served(files):
+    """An S3 server with the images, as files and packed in every way."""
+    with s3_server() as (server, client):
+        for file in [*files, *packed(files)]:
+            client.upload_file(str(file), BUCKET, str(file))
+        yield server, client
+
+
+def test_a_folder_on_s3_has_the_digests_of_that_on_the_disk(base, served, files):
+    """Nothing is computed again, and what did not change is not read again."""
+    server, client = served
+    there = ImageSet.open("data")
+    cache = Cache("cache")
+    assert extract_features(there, base, cache).computed == 16
+    url = f"s3://{BUCKET}/data"
+    with digests_remembered("cache"):
+        here = ImageSet.open(url)
+    assert here.name == "data"
+    assert here.digest_of() == there.digest_of()
+    assert [i.path for i in here.items] == [f"s3://{BUCKET}/{i.path}" for i in there.items]
+    assert extract_features(here, base, cache).computed == 0
+    assert read_size(here.items[0].path) == (48, 48)
+    server.requests.clear()
+    client.put_object(Bucket=BUCKET, Key="data/cat/new.png", Body=files[0].read_bytes() + b"x")
+    with digests_remembered("cache"):
+        again = ImageSet.open(url)
+    assert server.gets() == [f"/{BUCKET}/data/cat/new.png"]
+    assert len(again.items) == 17
+    assert len(json.loads(Path("cache/remote.json").read_text())) == 17
+    client.put_object(Bucket=BUCKET, Key="data/cat/000.png", Body=files[1].read_bytes())
+    with pytest.raises(BadImageError, match="changed since its digest was taken"):
+        read_file(here.items[0])
+
+
+@pytest.mark.ci
+def test_everything_on_s3_is_read_as_on_the_disk_and_failures_pass(base, served):
+    """Every seventh request fails; a look at what did not change reads no image again."""
+    server, _ = served
+    there = ImageSet.open("data")
+    extract_features(there, base, Cache("cache"))
+    server.every = 7
+    for name in ("data", "x.tar", "x.zip", "s-{0..1}.tar", "x.parquet", "list.csv"):
+        for _ in range(2):
+            server.requests.clear()
+            with digests_remembered("cache"):
+                here = ImageSet.open(f"s3://{BUCKET}/{name}")
+            assert here.digest_of() == there.digest_of(), name
+            assert not here.rejected
+        assert not [path for path in server.gets() if path.endswith(".png")]
+        for item in here.items:
+            assert read_file(item)
+        assert extract_features(here, base, Cache("cache")).computed == 0
+    found = ImageSet.from_paths([f"s3://{BUCKET}/data", f"s3://{BUCKET}/data/cat/000.png"])
+    assert len(found.items) == 17
+
+
+@pytest.mark.parametrize("content", ["", "no", "[]", "[" * 100_000, '{"x": 1}', None, "old"])
+def test_damaged_remembered_digests_have_no_effect(content, monkeypatch):
+    """Also those that are of another version, or not digests."""
+    Path("cache").mkdir()
+    url, digest = "s3://bucket/data/1.png", "0" * 64
+    if content is None:
+        content = json.dumps({url: ["1-v", "0", None]})
+    elif content == "old":
+        content = json.dumps({url: ["1-u", digest, None]})
+    Path("cache/remote.json").write_text(content)
+    monkeypatch.setattr(remote, "_known", {url: remote.Stated(1, "1-v")})
+    monkeypatch.setattr("bottleneck.sources.opening.read_remote", lambda _: b"\x89PNG\r\n\x1a\n")
+    from bottleneck.images.items import ImageItem, digest_all  # noqa: PLC0415
+
+    with digests_remembered("cache"):
+        (item,), _ = digest_all([ImageItem(url)])
+    assert item.digest != digest
+    assert json.loads(Path("cache/remote.json").read_text())[url] == ["1-v", item.digest, None]
+
+
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """The current folder over HTTP, by a server that knows no ranges of bytes."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=os.fspath(Path.cwd())))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_images_are_read_over_http(web, files):
+    packed(files)
+    there = ImageSet.open("data")
+    for name in ("data", "x.tar", "list.csv"):
+        here = ImageSet.open(f"{web}/{name}")
+        assert here.digest_of() == there.digest_of(), name
+        assert here.items[0].path.startswith(f"{web}/")
+    with pytest.raises(PathMissingError, match=f"no file or folder '{web}/no.tar'; correct the"):
+        ImageSet.open(f"{web}/no.tar")
+    shutil.copy("x.tar", "y.tar")
+    Path("table.csv").write_text(
+        f"path,label\n{web}/data/cat/000.png,a\nx.tar/dog/000.png,b\n"
+        f"x.tar/dog/001.png,b\ny.tar/cat/001.png,a\n"
+    )
+    assert len(ImageSet.open("table.csv").items) == 4
+
+
+def test_a_package_that_lacks_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(MissingExtraError, match=r"reading s3:// URLs needs s3fs, .*\[s3\]"):
+        ImageSet.open("s3://bucket/data")
+    with pytest.raises(MissingExtraError, match=r"reading gs:// URLs needs gcsfs, .*\[gcs\]"):
+        ImageSet.open("gs://bucket/x.tar")
+    with pytest.raises(MissingExtraError, match="reading sftp:// URLs needs a package: .*paramiko"):
+        ImageSet.open("sftp://host/data")
+    with pytest.raises(DataError, match="'nothing://x/y' cannot be read .*Protocol not known"):
+        ImageSet.open("nothing://x/y")
+
+
+def test_missing_credentials_are_one_sentence(monkeypatch, tmp_path):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(DataError, match=r"cannot be read without valid credentials .*S3_ANON=true"):
+        ImageSet.open("s3://bucket/data")
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_server_that_does_not_answer_is_given_up(answers, monkeypatch):
+    """One that takes connections and is silent, and one that does not take any."""
+    monkeypatch.setattr(remote, "_READ", 1)
+    monkeypatch.setattr(remote, "_PATIENCE", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        if not answers:
+            silent.close()
+        own = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "NO_PROXY": "127.0.0.1",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "y",
+            "no_proxy": "127.0.0.1",
+        }
+        for name, value in own.items():
+            monkeypatch.setenv(name, value)
+        started = time.monotonic()
+        for url in (f"s3://other{answers}/data".lower(), f"http://127.0.0.1:{port}/x.tar"):
+            with pytest.raises(DataError, match=r"cannot be read \(.*\); check the URL and the"):
+                ImageSet.open(url)
+        assert time.monotonic() - started < 30
+
+
+def test_an_empty_folder_is_one_sentence():
+    with s3_server(), pytest.raises(PathMissingError, match=f"no files at 's3://{BUCKET}/no'"):
+        ImageSet.open(f"s3://{BUCKET}/no")
