@@ -177,13 +177,13 @@ def check_writable(path: Path) -> None:
     OSError
         It cannot be written.
     """
+    if path.exists() and not path.is_file():
+        # A pipe is not opened: who reads it would see its end.
+        if path.is_dir() or not os.access(path, os.W_OK):
+            number = errno.EISDIR if path.is_dir() else errno.EACCES
+            raise OSError(number, os.strerror(number), str(path))
+        return
     try:
-        if path.exists() and not path.is_file():
-            # A pipe is not opened: who reads it would see its end.
-            if path.is_dir() or not os.access(path, os.W_OK):
-                number = errno.EISDIR if path.is_dir() else errno.EACCES
-                raise OSError(number, os.strerror(number))
-            return
         folder = path.resolve().parent
         while not folder.exists() and folder.parent != folder:
             folder = folder.parent

@@ -158,7 +158,7 @@ def test_what_cannot_be_judged_is_refused(features, monkeypatch):
         find_suspects(features)
 
 
-def test_an_early_release_of_cleanlab_is_refused(features, monkeypatch, tmp_path):
+def test_an_early_release_of_cleanlab_is_refused(features, tmp_path):
     """One under another licence; here, only what tells its version is of such a release."""
     folder = tmp_path / "site" / "cleanlab-2.8.1.dist-info"
     folder.mkdir(parents=True)
