@@ -82,8 +82,10 @@ def _items(part: Any, name: str, split: str | None) -> list[ImageItem]:
         own = offer(name, source, partial(_read, part, name))
         paths = [object_path(own, number) for number in range(len(part))]
         targets = getattr(part, "targets", None)
-        known = targets is not None and len(targets) == len(part)
-        labels = list(targets) if known else [_pair(part, n, name)[1] for n in range(len(part))]
+        if targets is not None and len(targets) == len(part):
+            labels = list(targets)
+        else:
+            labels = [_pair(part, number, name)[1] for number in range(len(part))]
     names = _class_names(part)
     return [
         ImageItem(path, "", _label(label, names, name), split)

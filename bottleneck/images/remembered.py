@@ -50,10 +50,12 @@ class Remembered:
             None if it is not known, or has changed.
         """
         known = self._known.get(path)
-        texts = isinstance(known, list) and len(known) == _FACTS and _is_digest(known[1])
-        if not texts or known[0] != version:
+        if not isinstance(known, list) or len(known) != _FACTS:
             return None
-        return known[1], known[2] if _is_digest(known[2]) else None
+        before, digest, sha256 = known
+        if before != version or not _is_digest(digest):
+            return None
+        return digest, sha256 if _is_digest(sha256) else None
 
     def add(self, path: str, version: str, digest: str, sha256: str | None) -> None:
         """Remember an image.

@@ -61,7 +61,7 @@ class Rows:
         pyarrow = import_extra("pyarrow", what, "pyarrow", extra="parquet", least=_LEAST)
         self.version, self._beside = blob.version, beside
         try:
-            file = _Parquet(blob) if suffix == ".parquet" else _Arrow(blob)
+            file: _Parquet | _Arrow = _Parquet(blob) if suffix == ".parquet" else _Arrow(blob)
             features = _features_of(file.schema)
             self._column = _image_column(file.schema, features)
             label = _label_column(file.schema, features)
@@ -72,7 +72,8 @@ class Rows:
         names = _class_names(features.get(label or ""))
         self.labels = [_label(each, names) for each in facts[label]] if label else None
         self.splits = [str(each) for each in facts[split]] if split else None
-        self._file, self._error = file, pyarrow.ArrowException
+        self._file: _Parquet | _Arrow = file
+        self._error: type[Exception] = pyarrow.ArrowException
         self._starts = [0, *accumulate(file.groups)]
         self._blocks = Forward[list[Value]](self._begin, _weight)
 
@@ -139,7 +140,8 @@ class Rows:
             raise BadImageError(f"its row group is damaged: {first_line(error)}") from error
         if block is None or place >= len(block):
             raise BadImageError("its row group ends too soon")
-        return block[place]
+        value: Value = block[place]
+        return value
 
     def _first_block(self, group: int) -> int:
         return sum(-(-rows // _AT_ONCE) for rows in self._file.groups[:group])
@@ -176,7 +178,8 @@ class _Parquet:
         from pyarrow import parquet
 
         source = window(self._blob, 0, self._blob.size)
-        return parquet.ParquetFile(source, buffer_size=_BUFFER, **options)
+        # Ahead, whole row groups would be read, which may be the whole file.
+        return parquet.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False, **options)
 
     def read_columns(self, columns: Sequence[str]) -> dict[str, list[Any]]:
         with self._opened() as file:
