@@ -171,7 +171,7 @@ def feature_batches(
     """
     views_of = {item.digest: (0,) for item in items} if views is None else views
     works = [Work(base, views_of)]
-    chunks = joint_batches(works, items, count=len(items), batch_size=batch_size, policy=policy)
+    chunks = joint_batches(works, items, batch_size=batch_size, policy=policy)
     with closing(chunks):
         for chunk in chunks:
             yield chunk.batches[0]
@@ -179,9 +179,9 @@ def feature_batches(
 
 def joint_batches(
     works: Sequence[Work],
-    items: Iterable[ImageItem],
+    items: Sequence[ImageItem],
+    claimed: Iterable[ImageItem] | None = None,
     *,
-    count: int,
     batch_size: int | Literal["auto"] = "auto",
     policy: Policy | None = None,
 ) -> Generator[Chunk]:
@@ -199,10 +199,10 @@ def joint_batches(
     ----------
     works : sequence of Work
         What each base computes.
-    items : iterable of ImageItem
-        Images in order, read lazily. One whose file no longer has the digest is rejected.
-    count : int
-        Maximum number of images.
+    items : sequence of ImageItem
+        Images in order. One whose file no longer has the digest is rejected.
+    claimed : iterable of ImageItem, optional
+        Those to compute, by default all; read when they are next.
     batch_size : int or "auto"
         Images per forward pass; ``auto`` adapts to the machine, see `find_lanes`.
     policy : Policy, optional
@@ -219,7 +219,7 @@ def joint_batches(
         Not even two images fit at a time.
     """
     most = max(work.most for work in works)
-    each_lanes = [find_lanes(work.base, most * count, batch_size) for work in works]
+    each_lanes = [find_lanes(work.base, most * len(items), batch_size) for work in works]
     # The fewest images that leave no call short.
     sizes = [lanes.batch_size for lanes in each_lanes]
     at_once = lcm(*(s // gcd(s, work.most) for s, work in zip(sizes, works, strict=True)))
@@ -248,7 +248,8 @@ def joint_batches(
         return Chunk(batches, len(loaded))
 
     wanted = max(at_once, loaders)  # beyond the chunks of `ahead`
-    loading = in_threads(load, items, workers=loaders, waiting=wanted)
+    chosen = items if claimed is None else claimed
+    loading = in_threads(load, chosen, workers=loaders, waiting=wanted)
     with freed_memory_kept(), closing(loading) as loaded:
         chunks = iter(lambda: list(islice(loaded, at_once)), [])
         yield from ahead(computed, chunks, workers, workers + 1)

@@ -274,14 +274,8 @@ def stored_chunks(
         Work(part.target.base.cut(part.task.layers), part.task.views, part.outcome.remarks)
         for part in parts
     ]
-    settings, policy = parts[0].target.settings, parts[0].target.policy
-    chunks = joint_batches(
-        works,
-        items if claimed is None else claimed,
-        count=len(items),
-        batch_size=settings.batch_size,
-        policy=policy,
-    )
+    size, policy = parts[0].target.settings.batch_size, parts[0].target.policy
+    chunks = joint_batches(works, items, claimed, batch_size=size, policy=policy)
     share = sum(len(part.target.by_bank(part.task.layers)) for part in parts)
     with closing(chunks), ExitStack() as stack:
         stores = [
