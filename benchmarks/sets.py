@@ -45,8 +45,8 @@ LARGEST = 1_000_000
 """Bytes of a drawing; a few larger ones have hundreds of millions of pixels."""
 FONTS = 100
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-FEWEST = 50
-"""Images that a folder of sprites must have to be a class."""
+FEWEST = 10
+"""Kinds of figures that a folder of sprites must have to be a class, as each is a group."""
 MODULE = 60
 """Solar cells in a module, as most have."""
 _PERSON = {"200D", "FE0F", "2640", "2642", "1F468", "1F469", "1F9D1"}
@@ -190,10 +190,13 @@ def sprites(source: Path, _out: Path) -> Iterator[Row]:
     """Yield the pictures of figures by their people's folder; a group is one kind of figure."""
     for top in sorted(source.rglob("core/images/units")):
         for folder in sorted(top.iterdir()):
-            found = sorted(folder.rglob("*.png"))
-            for path in found if len(found) >= FEWEST else []:
-                figure = re.split("[-+./]", path.relative_to(folder).as_posix())[0]
-                yield Row(path, folder.name, f"{folder.name}/{figure}")
+            figures = {
+                path: re.split("[-+./]", path.relative_to(folder).as_posix())[0]
+                for path in sorted(folder.rglob("*.png"))
+            }
+            if len(set(figures.values())) >= FEWEST:
+                for path, figure in figures.items():
+                    yield Row(path, folder.name, f"{folder.name}/{figure}")
 
 
 def cells(source: Path, _out: Path) -> Iterator[Row]:
