@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "end-to-end": {"extraction": ("keras",)},
     "several-bases": {"together": (), "bases": ("packages",)},
+    "engines": {"engines": ()},
     "gpu": {"gpu": ()},
     "networks": {"networks": ()},
     "bf16": {"precision": ("clipart",)},

@@ -21,6 +21,7 @@ FIGURES = {
     "alike": ("faces", "half as large", "hash: recall"),
     "bases": ("faces", "efficientnet_lite0, joined", "accuracy", "value"),
     "compression": ("EfficientNet-Lite0, pooled", "zstd", "ratio"),
+    "engines": ("2 together", "rows by images"),
     "export": ("EfficientNet-Lite0", "ratio"),
     "extraction": ("mobilenet_v2", "auto by reference"),
     "finetune": ("resnet18 from layer4", "ratio"),
