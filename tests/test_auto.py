@@ -263,7 +263,7 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(
 
 
 def test_as_many_bases_are_chosen_as_fit():
-    found = [Forecast("data", f"m{n}", 9, 9, 0, 9, 10.0 * n, 1, None, []) for n in (1, 2, 3, 4)]
+    found = [Forecast("data", f"m{n}", 9, 9, [], 0, 9, 10.0 * n, 1, None, []) for n in (1, 2, 3, 4)]
     assert choose_bases(found, 5) == ["m1"]
     assert choose_bases(found, 29) == ["m1"]
     assert choose_bases(found, 30) == ["m1", "m2"]

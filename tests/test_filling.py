@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
+from bottleneck.bases import encoded
 from bottleneck.errors import FeatureOverflowError, UsageError
-from bottleneck.extract import decoding, forecast_extraction
+from bottleneck.extract import forecast_extraction
 from bottleneck.settings import StoreSettings
 
 
@@ -25,13 +26,13 @@ from bottleneck.settings import StoreSettings
 def decoded(monkeypatch) -> list[int]:
     """The size of each file that is decoded, in bytes."""
     found: list[int] = []
-    decode = decoding.decode_whole
+    decode = encoded.decode_whole
 
     def counting(data, **options):
         found.append(len(data))
         return decode(data, **options)
 
-    monkeypatch.setattr(decoding, "decode_whole", counting)
+    monkeypatch.setattr(encoded, "decode_whole", counting)
     return found
 
 

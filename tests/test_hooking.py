@@ -211,11 +211,13 @@ class Masked(nn.Module):
 
 
 def by_value(maps: torch.Tensor) -> torch.Tensor:
-    return torch.rand(1) if maps.sum().item() else torch.ones(1)
+    return torch.randn(4, 1, 1) if maps.sum().item() else torch.ones(1)
 
 
 def by_numpy(maps: torch.Tensor) -> torch.Tensor:
-    return np.random.default_rng().random() if maps.sum().item() else torch.ones(1)
+    if not maps.sum().item():
+        return torch.ones(1)
+    return torch.from_numpy(np.random.default_rng().normal(size=(4, 1, 1))).float()
 
 
 @pytest.mark.parametrize("draw", [torch.rand_like, lambda _: torch.rand(8, 8), by_value, by_numpy])

@@ -186,7 +186,7 @@ class _Count:
         outcomes: Sequence[Outcome],
         progress: Progress | None,
     ) -> None:
-        self._outcomes, self._progress, self.done = outcomes, progress, 0
+        self._outcomes, self._progress, self.done, self._told = outcomes, progress, 0, -1
         self._stage = "views" if targets[0].policy else "extract"
         passes = find_passes(plans, targets)
         self._total = sum(len(images_of([*tasks.values()])) for tasks in passes)
@@ -195,10 +195,11 @@ class _Count:
         self.report()
 
     def report(self) -> None:
-        """Report how many images are done."""
-        if self._progress:
+        """Report how many images are done, unless that is what was reported last."""
+        done = min(self.done, self._total)
+        if self._progress and done != self._told:
+            self._told = done
             written = sum(each.bytes_written for each in self._outcomes)
-            done = min(self.done, self._total)
             self._progress(
                 self._stage, done, self._total, cached=self._cached, bytes_written=written
             )

@@ -57,7 +57,7 @@ class Rows:
     """
 
     def __init__(self, blob: Blob, suffix: str, beside: Callable[[str], BinaryIO]) -> None:
-        what = f"reading {suffix} files"
+        what = f"reading *{suffix}"
         pyarrow = import_extra("pyarrow", what, "pyarrow", extra="parquet", least=_LEAST)
         self.version, self._beside = blob.version, beside
         try:
