@@ -9,7 +9,8 @@ that the other bases are counted apart.
 
 Sets are those whose package is in the folder ``--packages``, under the name of the set (see
 ``sets.py``); without it, the demo's faces. With ``--json FILE``, cases that are in the file are not
-run again. ``--advice FOLDER`` keeps what `advise` found in each.
+run again. ``--advice FOLDER`` keeps what `advise` found in each. Cases that `advise` refuses, as there
+are too few images of a class, are told and left out.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from bottleneck import (
     select_layers,
 )
 from bottleneck.advise import advise_on
+from bottleneck.errors import DataError
 from bottleneck.finetune import finetune_head
 from bottleneck.finetune.result import fill_split
 from bottleneck.records import write_record
@@ -61,8 +63,12 @@ def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
             with tempfile.TemporaryDirectory() as place:
                 for size in given.sizes:
                     case = f"{name}, {model}, {size or 'all'}"
-                    if case not in known:
+                    if case in known:
+                        continue
+                    try:
                         yield case, judged(some(name, size, Path(place), given), model, given)
+                    except DataError as error:
+                        print(f"{case}: {error}")
 
 
 def some(name: str, size: int, place: Path, given: argparse.Namespace) -> tuple[ImageSet, Path]:
