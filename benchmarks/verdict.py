@@ -9,8 +9,8 @@ that the other bases are counted apart.
 
 Sets are those whose package is in the folder ``--packages``, under the name of the set (see
 ``sets.py``); without it, the demo's faces. With ``--json FILE``, cases that are in the file are not
-run again. ``--advice FOLDER`` keeps what `advise` found in each. Cases that `advise` refuses, as there
-are too few images of a class, are told and left out.
+run again. ``--advice FOLDER`` keeps what `advise` found in each. Cases that `advise` refuses, as
+there are too few images of a class, are told and left out.
 """
 
 import argparse
