@@ -1,5 +1,6 @@
 """Networks that cannot be traced: layers by forward hooks. About 4 s in the first tier."""
 
+import ctypes
 import resource
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -152,9 +153,15 @@ class Large(nn.Module):
         return self.blocks(maps if maps.sum().item() < 1e9 else -maps)
 
 
+_MMAP_THRESHOLD = -3
+"""Number of glibc's option for the size of blocks that have memory of their own."""
+
+
 def measured_large() -> tuple[float, int]:
     """Bytes that measuring it adds to the most that this process had, and its layers."""
     torch.set_num_threads(1)
+    # Freed blocks then return to the system, and do not lie between small ones.
+    ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 2**20)
     Network(Model("small", "test:small", lambda _: Untraced(), PIXELS))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = Network(Model("large", "test:large", lambda _: Large(), PIXELS))
