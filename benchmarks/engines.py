@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import run, write_photographs
+from common import Tables, run, write_photographs
 
 CODE = """
 import json, os, sys, time
@@ -97,9 +97,16 @@ def extract(
     return [json.loads(each) for each in printed]
 
 
+def tables(found: dict[str, Any]) -> Tables:
+    columns = ("rows by images", "processor's time by that of one", "time by that of one")
+    rows = [(name, *(own.get(each, "") for each in columns)) for name, own in found.items()]
+    return {"engines": [("", *columns), *rows]}
+
+
 if __name__ == "__main__":
     run(
         measure,
+        tables,
         images=(6000, 24),
         model=("resnet50", "resnet18"),
         shards=((2, 4), (2,)),
