@@ -483,6 +483,6 @@ if __name__ == "__main__":
         every=(1, 5),
         seeds=((0, 1, 2, 3, 4), (0,)),
         ways=(tuple(WAYS), tuple(WAYS)),
-        unfreeze=("blocks.3", "blocks.5"),
+        unfreeze=("blocks.5", "blocks.5"),
         epochs=(20, 2),
     )
