@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.export import ExportedProgram, default_decompositions
 
 from bottleneck.errors import ExportError, UsageError, first_line, reworded
 from bottleneck.export.networks import Parts, quiet, traced
@@ -21,6 +22,8 @@ __all__ = ["joined", "made_onnx", "merged", "quantised"]
 
 _LARGEST = 2**31 - 2**20
 """Bytes of one file, which Protocol Buffers limit; the rest is for what is not weights."""
+_KNOWN = 4
+"""Dimensions of attention that PyTorch's exporter can write."""
 _GRAPHS = {"images": "pixels", "pixels": "features", "features": "probabilities"}
 """What each graph takes, and what it gives."""
 
@@ -85,7 +88,7 @@ def _graph(
     any_size: bool = False,
 ) -> Any:
     """Return a module as an ONNX graph."""
-    program = traced(module, sample, what, any_size=any_size)
+    program = _with_known_attention(traced(module, sample, what, any_size=any_size))
 
     def failed(error: Exception) -> ExportError:
         return ExportError(
@@ -104,6 +107,18 @@ def _graph(
             f"`opset={written}`, or leave `opset` out"
         )
     return model
+
+
+def _with_known_attention(program: ExportedProgram) -> ExportedProgram:
+    """Return a program whose attention has four dimensions, or is divided into its operations.
+
+    PyTorch's exporter knows no other, such as that of Hiera within windows.
+    """
+    attention = torch.ops.aten.scaled_dot_product_attention.default
+    found = [node for node in program.graph.nodes if node.target is attention]
+    if all(node.args[0].meta["val"].dim() == _KNOWN for node in found):
+        return program
+    return program.run_decompositions({attention: default_decompositions()[attention]})
 
 
 def quantised(model: Any, samples: Iterable[Sample]) -> Any:
