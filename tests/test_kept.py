@@ -35,7 +35,7 @@ def prepared(tmp_path_factory) -> Path:
         images, cache = ImageSet.open(write_images(train=12, val=4, test=3)), Cache("cache")
         fitted(cache, images, "centroid").save("heads/head")
         advice = advise_on(cache, select_layers(cache), HOW, jobs=1)
-        told = replace(advice.verdict, kind=PLATEAUED, layer="conv_head")
+        told = replace(advice.verdict, kind=PLATEAUED, layer="conv_head", tuning_gains=True)
         keep_advice(cache, select_layers(cache), HOW, replace(advice, verdict=told))
     return folder
 
@@ -80,7 +80,8 @@ def test_finetune_trains_what_the_last_verdict_names(bottleneck, cache):
     found = json.loads(advised.out)
     assert "computed by an earlier call" in advised.err
     (beside,) = found["fine_tuned"]
-    unclear = "these images are too few to show whether the verdict 'plateaued' is right"
+    expected = "'advise' expected a gain from fine-tuning"
+    unclear = f"{expected}: these images are too few to show whether there is one"
     assert beside.pop("verdict") == unclear
     assert beside == tuned
     assert found["command"][1] in {"evaluate", "extract"}  # not the same again
