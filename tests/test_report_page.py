@@ -29,6 +29,7 @@ from bottleneck import (
     select_layers,
 )
 from bottleneck.advise import keep_advice
+from bottleneck.advise.verdict import PLATEAUED
 from bottleneck.report import make_report, write_report
 from bottleneck.settings import AdviseSettings
 
@@ -307,7 +308,7 @@ def test_what_next_has_the_advice_the_leaderboard_and_fine_tuning(bottleneck, op
     fitted(cache, images, "centroid").save("heads/head")
     how = AdviseSettings(clf="centroid", repeats=1)
     advice = advise_on(cache, select_layers(cache), how, jobs=1)
-    told = replace(advice.verdict, layer="conv_head", sentence="It is <b>flat</b>.")
+    told = replace(advice.verdict, kind=PLATEAUED, layer="conv_head", sentence="It is <b>flat</b>.")
     keep_advice(cache, select_layers(cache), how, replace(advice, verdict=told))
     for words in (("sweep", "--clf", "centroid", "--clf", "knn"), ("finetune", "--epochs", 2)):
         named = ("--name", "tuned") if words[0] == "finetune" else ("--jobs", 1)

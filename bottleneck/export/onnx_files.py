@@ -118,7 +118,10 @@ def _with_known_attention(program: ExportedProgram) -> ExportedProgram:
     found = [node for node in program.graph.nodes if node.target is attention]
     if all(node.args[0].meta["val"].dim() == _KNOWN for node in found):
         return program
-    return program.run_decompositions({attention: default_decompositions()[attention]})
+    divided: ExportedProgram = program.run_decompositions(
+        {attention: default_decompositions()[attention]}
+    )
+    return divided
 
 
 def quantised(model: Any, samples: Iterable[Sample]) -> Any:
