@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,13 +112,13 @@ def next_step(
     layers = [each for each in selections if isinstance(each, FeatureSource)]
     joined = next((each for each in selections if isinstance(each, JoinedSource)), None)
     step = _joined_bases(advice, cache) or _cached_gain(advice, images, joined)
-    further = _further_images(advice.verdict, layers, images, cache)
-    if not advice.verdict.layer:
-        step = step or further
+    further = partial(_further_images, advice.verdict, layers, images, cache)
+    if step is None and not advice.verdict.layer:
+        step = further()
     if step is None and (head := _head_on(advice, Path(heads))):
         tuned = fine_tuned(heads, advice.source)
         step = _fine_tuning(advice, layers, images, cache, head=head, tuned=tuned)
-        step = step or further or _judged_head(advice, images, head, tuned)
+        step = step or further() or _judged_head(advice, images, head, tuned)
     step = step or _fit_head(advice, images, advice.clf)
     where = cache_option(cache)
     if step.command[0] != "extract" and Path(heads) != Path("heads"):

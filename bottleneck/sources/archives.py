@@ -124,7 +124,45 @@ class Members:
         self.places[clean] = place
 
 
-class Tar:
+class _Archive:
+    """An archive whose files are known; subclasses open them. See `Container`.
+
+    Parameters
+    ----------
+    version : str
+        That of the archive's file.
+    indexed : callable
+        Reads what is in it.
+    """
+
+    def __init__(self, version: str, indexed: Callable[[], Members]) -> None:
+        self.version = version
+        self._members = index_of(indexed)
+
+    def names(self) -> list[str]:
+        """Return the names of the files, in their order in the archive."""
+        return list(self._members.places)
+
+    def refused(self) -> list[tuple[str, str]]:
+        """Return the names of what is no file that can be read, with the reasons."""
+        return self._members.refused
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a file of a name, see `Container`.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+
+        Returns
+        -------
+        bool
+        """
+        return name in self._members.places
+
+
+class Tar(_Archive):
     """A tar archive; see `Container`.
 
     Parameters
@@ -143,8 +181,7 @@ class Tar:
     def __init__(self, blob: Blob, suffix: str) -> None:
         opener = next((each for end, each in _OPENERS.items() if suffix.endswith(end)), None)
         self._blob = Unpacked(blob, opener) if opener else blob
-        self.version = blob.version
-        self._members = index_of(self._indexed)
+        super().__init__(blob.version, self._indexed)
 
     def _indexed(self) -> Members:
         found = Members()
@@ -181,33 +218,6 @@ class Tar:
             return f"the archive ends before it does; {_AGAIN}"
         return ""
 
-    def names(self) -> list[str]:
-        """Return the names of the files, in their order.
-
-        Returns
-        -------
-        list of str
-        """
-        return list(self._members.places)
-
-    def refused(self) -> list[tuple[str, str]]:
-        """Return the names of what is no file that can be read, with the reasons."""
-        return self._members.refused
-
-    def has(self, name: str) -> bool:
-        """Return whether there is a file of a name, see `Container`.
-
-        Parameters
-        ----------
-        name : str
-            Its name.
-
-        Returns
-        -------
-        bool
-        """
-        return name in self._members.places
-
     def open(self, name: str) -> BinaryIO:
         """Open a file, see `Container`.
 
@@ -232,7 +242,7 @@ class _Inflated(zipfile.ZipExtFile):
         self.size = member.file_size
 
 
-class Zip:
+class Zip(_Archive):
     """A zip archive; see `Container`.
 
     Parameters
@@ -248,8 +258,7 @@ class Zip:
 
     def __init__(self, blob: Blob) -> None:
         self._blob = blob
-        self.version = blob.version
-        self._members = index_of(self._indexed)
+        super().__init__(blob.version, self._indexed)
 
     def _indexed(self) -> Members:
         found = Members()
@@ -272,28 +281,6 @@ class Zip:
         if member.compress_type not in _KNOWN:
             return "it is compressed by a method that cannot be read; pack the archive again"
         return ""
-
-    def names(self) -> list[str]:
-        """Return the names of the files, in their order in the archive."""
-        return list(self._members.places)
-
-    def refused(self) -> list[tuple[str, str]]:
-        """Return the names of what is no file that can be read, with the reasons."""
-        return self._members.refused
-
-    def has(self, name: str) -> bool:
-        """Return whether there is a file of a name, see `Container`.
-
-        Parameters
-        ----------
-        name : str
-            Its name.
-
-        Returns
-        -------
-        bool
-        """
-        return name in self._members.places
 
     def open(self, name: str) -> BinaryIO:
         """Open a file, see `Container`.
