@@ -230,13 +230,13 @@ def some_of(names: Iterable[str], separator: str = ", ", most: int = 8) -> str:
     return separator.join([*first, f"{len(others)} more"] if others else first)
 
 
-def as_options(error: BaseException) -> str:
+def as_options(error: BaseException | str) -> str:
     """Return an error's message with options of the command line in place of parameters.
 
     Parameters
     ----------
-    error : BaseException
-        The error.
+    error : BaseException or str
+        The error, or its message.
 
     Returns
     -------

@@ -1,7 +1,6 @@
 """Notes that several commands print."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bottleneck.cli.output import print_table, progress_shown, wanted
 from bottleneck.cli.streams import note, note_list
 from bottleneck.cli.summary import note_known
-from bottleneck.errors import counted
+from bottleneck.errors import as_options, counted
 from bottleneck.records import ExtractedShard
 
 if TYPE_CHECKING:
@@ -111,11 +110,7 @@ def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
         The images, with the reasons.
     """
     if rejected:
-        texts = [
-            re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", image.reason)
-            for image in rejected
-        ]
-        lines = [f"{image.path}: {text}" for image, text in zip(rejected, texts, strict=True)]
+        lines = [f"{image.path}: {as_options(image.reason)}" for image in rejected]
         note_list(f"{counted(len(lines), 'image')} could not be used:", lines, most=len(lines))
 
 
