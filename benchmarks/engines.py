@@ -4,7 +4,9 @@ The same images are extracted by one process, by shards one after the other, and
 are started together and divide the images by leases. For each: the rows that were computed, by the
 number of different images; and the processor's time after start-up, by that of the one process. For
 processes started together also the time until the last has ended, by that of one process with the
-same number of threads in all; each has its share of the threads.
+same number of threads in all; each has its share of the threads. For Ray, a cluster on loopback has
+one worker on each node; its start-up, from the call to the first images that a worker has computed,
+is told apart, and its time is that from there on, for as many images.
 """
 
 import argparse
@@ -38,6 +40,37 @@ counts = {"computed": done.computed, "images": done.computed + done.cached}
 print(json.dumps({**figures, **counts}))
 """
 
+ON_RAY = """
+import json, sys, time
+from contextlib import ExitStack
+from bottleneck import Cache, FrozenBase, ImageSet, extract_features
+from bottleneck.extract import clusters
+model, data, cache, threads, nodes = sys.argv[1:]
+base = FrozenBase(model, weights="random")
+images = ImageSet.open(data)
+clusters.import_ray()
+from ray.cluster_utils import Cluster
+told = []
+progress = lambda _, done, total, **__: told.append((time.monotonic(), done, total))
+with ExitStack() as stack:
+    folder = {"RAY_TMPDIR": stack.enter_context(clusters._folder())}
+    stack.enter_context(clusters._environment(clusters._QUIET | clusters._HERE | folder))
+    stack.enter_context(clusters._on_loopback())
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    stack.callback(cluster.shutdown)
+    for _ in range(int(nodes)):
+        cluster.add_node(num_cpus=int(threads))
+    started = time.monotonic()
+    done = extract_features(
+        images, base, Cache(cache), engine="ray", ray_address=cluster.address, progress=progress
+    )
+first, before, total = next(each for each in told if each[1])
+seconds = (told[-1][0] - first) * total / max(1, total - before)
+figures = {"seconds": seconds, "start": first - started}
+counts = {"computed": done.computed, "images": done.computed + done.cached}
+print(json.dumps({**figures, **counts}))
+"""
+
 
 def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
@@ -66,6 +99,18 @@ def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
                     / one[0]["seconds"],
                 },
             )
+        for count in given.nodes:
+            share = max(1, threads // count)
+            arguments = [given.model, str(folder / "data"), str(folder / f"{count}-nodes")]
+            (ray,) = finished([[sys.executable, "-c", ON_RAY, *arguments, str(share), str(count)]])
+            yield (
+                f"Ray, {count} nodes",
+                {
+                    "rows by images": ray["computed"] / one[0]["images"],
+                    "time by that of one": ray["seconds"] / one[0]["seconds"],
+                    "seconds of start-up": ray["start"],
+                },
+            )
 
 
 def figures(found: Sequence[dict[str, float]], one: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -83,13 +128,14 @@ def extract(
     """Extract in processes that begin together once all have started; return their figures."""
     gate = tempfile.mkdtemp(dir=cache.parent)
     places = [given.model, str(cache.parent / "data"), str(cache), str(threads)]
+    count = str(len(shards))
+    return finished([[sys.executable, "-c", CODE, *places, shard, gate, count] for shard in shards])
+
+
+def finished(commands: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+    """Run commands at the same time; return the figures that they print."""
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", CODE, *places, shard, gate, str(len(shards))],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for shard in shards
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands
     ]
     printed = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
@@ -98,7 +144,12 @@ def extract(
 
 
 def tables(found: dict[str, Any]) -> Tables:
-    columns = ("rows by images", "processor's time by that of one", "time by that of one")
+    columns = (
+        "rows by images",
+        "processor's time by that of one",
+        "time by that of one",
+        "seconds of start-up",
+    )
     rows = [(name, *(own.get(each, "") for each in columns)) for name, own in found.items()]
     return {"engines": [("", *columns), *rows]}
 
@@ -111,4 +162,5 @@ if __name__ == "__main__":
         model=("resnet50", "resnet18"),
         shards=((2, 4), (2,)),
         together=((2,), (2,)),
+        nodes=((2,), (2,)),
     )

@@ -3,7 +3,7 @@
 Leaves one class after the other out of the training images of the demo's faces and of the sets of
 ``sets.py`` (``--packages FOLDER``, the packages in folders by their names), and tells its test
 images from the others by novelty: the area under the ROC curve (AUROC), the mean over at most
-``--classes`` classes, with its 95% interval over these. Beside it, on the same features
+``--classes`` classes, with half of its 95% interval over these. Beside it, on the same features
 (EfficientNet-Lite0, penultimate), and with differences to novelty that are paired over the classes:
 the highest probability of a softmax head that was fitted on the same images, and ViM, Mahalanobis
 and nearest neighbours of pytorch-ood, run by the interpreter of an environment that has it
@@ -32,6 +32,8 @@ from common import Tables, run
 
 NAMES = ("clipart", "letters", "emoji", "sprites")
 SHARE = "share of known images above 95"
+FEWEST = 3
+"""Classes over which an interval says anything."""
 REFERENCE = """
 import sys
 from pathlib import Path
@@ -138,6 +140,8 @@ def shown(own: dict[str, float] | None) -> str:
     if own is None:
         return "-"
     text = f"{own['mean']:.3f}"
+    if own["classes"] < FEWEST:
+        return text
     if "minus novelty" not in own:
         return f"{text} ± {own['half']:.3f}"
     return f"{text} ({own['minus novelty']:+.3f} ± {own['half of that']:.3f})"

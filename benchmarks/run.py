@@ -1,10 +1,10 @@
 """Run the benchmarks of a topic: ``python benchmarks/run.py TOPIC [--write]``.
 
 The topics are the sections of docs/performance.md; ``cache`` is for docs/cache.md, ``labels`` for
-docs/labels.md, ``novelty`` for docs/heads.md, ``alike`` and ``sources`` for docs/images.md and
-``serving`` for docs/serve.md. The tables are printed, and with ``--write`` they replace those in
-the pages, each between two comments that name it; the line below tells processor, versions and
-date. ``--json FOLDER`` keeps all figures.
+docs/labels.md, ``novelty`` for docs/heads.md, ``alike`` and ``sources`` for docs/images.md,
+``serving`` for docs/serve.md and ``scale`` for docs/scale.md. The tables are printed, and with
+``--write`` they replace those in the pages, each between two comments that name it; the line below
+tells processor, versions and date. ``--json FOLDER`` keeps all figures.
 ``--clipart FOLDER`` names the folder ``png`` of openclipart-png, ``--keras PYTHON`` the interpreter
 of an environment with Keras, ``--reference PYTHON`` that of one with pytorch-ood, ``--before
 FOLDER`` another version of the package, and ``--packages FOLDER`` the packages of `sets`, each in a
@@ -34,6 +34,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "start-up": {"start_up": ()},
     "heads": {"heads": (), "reduction": (), "streaming": ()},
     "solvers": {"solvers": ("before",)},
+    "sweeps": {"sweeps": ("packages",)},
     "fine-tuning": {
         "finetune": (),
         "views": ("clipart",),
@@ -53,6 +54,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "sources": {"sources": ()},
     "novelty": {"novelty": ("packages", "reference")},
     "cache": {"compression": (), "reading": (), "memory": ()},
+    "scale": {"scale": ()},
 }
 """Topic to its benchmarks, each with those of the options above that it takes."""
 

@@ -4,7 +4,8 @@ ResNet-50 with random weights, a softmax head, and photographs of 500 x 375 pixe
 are threads of this process, each with a connection that is kept; they send the bytes of one image
 after another. Server and `Predictor` get the same bytes, `Predictor` before and after the server,
 in batches as it makes them. The bare forward is torchvision's network on one image that is
-preprocessed already, with all threads, beside `Predictor` on the bytes of an image, in turn.
+preprocessed already, channels-last and in the same precision, with all threads, beside `Predictor`
+on the bytes of an image, in turn.
 """
 
 import argparse
@@ -158,9 +159,10 @@ def latency(
 ) -> dict[str, Any]:
     """Compare one image through `Predictor` with the network alone, in turn."""
     (base,) = predictor._engine.bases
-    network = get_model(model).eval()
-    seen = preprocess(base.transform, images[0])
-    batch = base.transform.normalise(seen)[None]
+    dtype = torch.bfloat16 if base.precision == "bf16" else torch.float32
+    how = {"dtype": dtype, "memory_format": torch.channels_last}
+    network = get_model(model).eval().to(**how)
+    batch = base.transform.normalise(preprocess(base.transform, images[0]))[None].to(**how)
 
     def timed(work: Any) -> float:
         started = time.perf_counter()

@@ -16,9 +16,9 @@ this repository; packages of Debian 12, npm and PyPI hold them, at most 146 MB e
 
 With the folder of a package (``--clipart clipart --letters letters`` and so on), this script writes
 a table for ``bottleneck extract`` into the folder ``--out``, and prints what is in it. Its splits
-keep groups whole: a font, the emoji of one thing, the pictures of one figure, a solar module. The
-same packages give the same images and labels; ``--seed`` draws other splits, and ``--train`` so
-many of the training images. `load` does the same from Python.
+keep groups whole: a font, the emoji of one thing, the pictures of one figure, a block of 60 solar
+cells. The same packages give the same images and labels; ``--seed`` draws other splits, and
+``--train`` so many of the training images. `load` does the same from Python.
 """
 
 import argparse
@@ -48,7 +48,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 FEWEST = 10
 """Kinds of figures that a folder of sprites must have to be a class, as each is a group."""
 MODULE = 60
-"""Solar cells in a module, as most have."""
+"""Solar cells in a block: as many as most modules have, but a module may lie in two blocks."""
 _PERSON = {"200D", "FE0F", "2640", "2642", "1F468", "1F469", "1F9D1"}
 """Code points that only tell who does something, and joiners."""
 

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from bottleneck.sweep import run_sweep as run_sweep
     from bottleneck.transformer import BottleneckFeatures as BottleneckFeatures
 
-__version__ = "2026.11.0"
+__version__ = "2026.12.0"
 
 _NAMES = {
     "advise": "advise_on",

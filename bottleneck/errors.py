@@ -14,6 +14,7 @@ __all__ = [
     "BadImageError",
     "BottleneckError",
     "CacheError",
+    "ClusterError",
     "DamagedError",
     "DataError",
     "ExportError",
@@ -151,6 +152,10 @@ class DamagedError(CacheError):
 
 class OtherVersionError(CacheError):
     """A record of the cache from another version of this package."""
+
+
+class ClusterError(BottleneckError, RuntimeError):
+    """A cluster that does not answer, or whose workers fail."""
 
 
 class ExportError(BottleneckError, RuntimeError):

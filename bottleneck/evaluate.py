@@ -10,7 +10,7 @@ import numpy as np
 from bottleneck.arguments import checked
 from bottleneck.errors import DataError, UsageError, WrongTypeError
 from bottleneck.experiments import share_interval
-from bottleneck.features import SPLITS, Features
+from bottleneck.features import SPLITS, Features, no_images
 from bottleneck.files import atomic_write
 from bottleneck.heads import Head
 from bottleneck.heads.scoring import average_precisions, decide, extreme_losses, score_metrics
@@ -86,7 +86,8 @@ class Evaluation:
         Fraction of images classified correctly: in all of their classes, if they may have several.
     accuracy_interval : tuple of float
         95% score interval of the accuracy (Wilson 1927, Probable Inference, the Law of Succession,
-        and Statistical Inference).
+        and Statistical Inference). Where images are in groups, it counts these, see
+        `bottleneck.experiments.share_interval`.
     balanced_accuracy : float
         Mean recall of the classes that have images; if images may have several classes, the mean of
         their recall and specificity.
@@ -105,6 +106,8 @@ class Evaluation:
         Classes that the head was not fitted on; their images are not scored.
     extreme_images, extreme_loss_share : int, float
         Few images that make most of the log loss, see `bottleneck.heads.scoring.extreme_losses`.
+    groups : int
+        Number of their groups, which the intervals count; as many as images if each stands alone.
     """
 
     split: str
@@ -121,6 +124,7 @@ class Evaluation:
     unknown_classes: list[UnknownClass] = field(default_factory=list)
     extreme_images: int = 0
     extreme_loss_share: float = 0.0
+    groups: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the evaluation in JSON types."""
@@ -261,15 +265,15 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
     DataError
         The split has no images that no other split has, or none of a class that the head knows.
     """
-    _, targets, scores = _scored(head, features, split)
+    held, targets, scores = _scored(head, features, split)
     own = (features.splits == split) & (features.views == 0)
     leaks = int(np.isin(features.digests[own], features.images.leaks).sum())
     rows = head.link, scores, targets, head.temperature
     metrics = score_metrics(*rows) | extreme_losses(*rows)
-    found = _evaluated(split, leaks, targets, scores, metrics)
+    found = _evaluated(split, held.groups, targets, scores, metrics)
     unknown = unknown_classes(features.labels[own], head.classes, multilabel=head.multilabel)
     strange = [UnknownClass(label, count) for label, count in unknown.items()]
-    return replace(found, unknown_classes=strange)
+    return replace(found, leaks=leaks, unknown_classes=strange)
 
 
 def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targets, np.ndarray]:
@@ -283,12 +287,7 @@ def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targe
         raise UsageError(f"no split {split!r}; expected one of {', '.join(SPLITS)}")
     held = features.split(split)
     if not len(held):
-        there = sorted(set(features.splits) - {""})
-        raise DataError(
-            f"image set {features.images.name!r} has no {split} images, only "
-            f"{', '.join(there) or 'unlabelled ones'}; add some, run "
-            f"{features.selection.made_by!r} and fit again, or choose another with `split`"
-        )
+        raise no_images(split, map(str, features.splits), features.selection)
     leaked = np.isin(held.digests, features.images.leaks)
     if split != "train" and leaked.any():
         if leaked.all():
@@ -306,41 +305,55 @@ def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targe
 
 
 def _evaluated(
-    split: str, leaks: int, targets: Targets, scores: np.ndarray, metrics: dict[str, Any]
+    split: str,
+    groups: np.ndarray,
+    targets: Targets,
+    scores: np.ndarray,
+    metrics: dict[str, Any],
 ) -> Evaluation:
-    right = round(metrics["accuracy"] * len(targets))
-    classes = _class_metrics(scores, targets)
+    given = decide(scores, multilabel=targets.multilabel)
+    right = (given == targets.indicators).all(axis=1)
+    classes = _class_metrics(given, average_precisions(scores, targets), targets, groups)
     precisions = [each.average_precision for each in classes if each.average_precision is not None]
     mean = {"average_precision": float(np.mean(precisions)) if precisions else 0.0}
     return Evaluation(
         split=split,
         images=len(targets),
-        leaks=leaks,
-        accuracy_interval=share_interval(right, len(targets)),
+        leaks=0,
+        groups=len(np.unique(groups)),
+        accuracy_interval=share_interval(right.tolist(), groups.tolist()),
         classes=classes,
         confusion=None if targets.multilabel else _confusion(scores, targets),
         **metrics | mean,
     )
 
 
-def _class_metrics(scores: np.ndarray, targets: Targets) -> list[ClassMetrics]:
-    carried, given = targets.indicators, decide(scores, multilabel=targets.multilabel)
-    counted = carried & given, carried, given
-    right, images, called = (each.sum(axis=0).tolist() for each in counted)
-    return [
-        ClassMetrics(
-            label,
-            n,
-            hits / calls if calls else None,
-            hits / n if n else None,
-            mean_precision,
-            share_interval(hits, calls) if calls else None,
-            share_interval(hits, n) if n else None,
-        )
-        for label, n, hits, calls, mean_precision in zip(
-            targets.classes, images, right, called, average_precisions(scores, targets), strict=True
-        )
-    ]
+def _class_metrics(
+    given: np.ndarray,
+    average_precision: list[float | None],
+    targets: Targets,
+    groups: np.ndarray,
+) -> list[ClassMetrics]:
+    found = []
+    for label, mean_precision, own, called in zip(
+        targets.classes, average_precision, targets.indicators.T, given.T, strict=True
+    ):
+        precision, precision_interval = _share(own, called, groups)
+        recall, recall_interval = _share(called, own, groups)
+        images = int(own.sum())
+        shares = precision, recall, mean_precision, precision_interval, recall_interval
+        found.append(ClassMetrics(label, images, *shares))
+    return found
+
+
+def _share(
+    seen: np.ndarray, among: np.ndarray, groups: np.ndarray
+) -> tuple[float, tuple[float, float]] | tuple[None, None]:
+    """Return the share of some images of which something is true, and its interval."""
+    if not among.any():
+        return None, None
+    own = seen[among]
+    return float(own.mean()), share_interval(own.tolist(), groups[among].tolist())
 
 
 def _confusion(scores: np.ndarray, targets: Targets) -> list[list[int]]:

@@ -146,16 +146,13 @@ def similar_images(
     own = [known[item.digest] for item in items]
     # Enough that the image itself can be left out.
     most = top and top + max(own)
-    wanted, widths = np.stack(vectors), features.widths
-    nearby = nearest(features.X, wanted, most, widths=widths, progress=progress)
+    nearby = nearest(features.X, np.stack(vectors), most, widths=features.widths, progress=progress)
     found = []
     for item, itself, places, cosines in zip(items, own, *nearby, strict=True):
         others = features.digests[places] != item.digest
         pairs = zip(places[others][:top], cosines[others][:top].tolist(), strict=True)
-        neighbours = [
-            Neighbour(features.item(place), round(each, _DECIMALS)) for place, each in pairs
-        ]
-        found.append(Similar(item, neighbours, itself))
+        near = [Neighbour(features.item(place), round(each, _DECIMALS)) for place, each in pairs]
+        found.append(Similar(item, near, itself))
     return found, rejected
 
 
@@ -216,7 +213,9 @@ def nearest(
     return places, cosines
 
 
-def neighbour_distances(X: Rows, count: int, *, progress: Progress = silent) -> np.ndarray:
+def neighbour_distances(
+    X: Rows, count: int, *, widths: Sequence[int] = (), progress: Progress = silent
+) -> np.ndarray:
     """Return each row's mean cosine distance to its nearest rows.
 
     Parameters
@@ -225,8 +224,8 @@ def neighbour_distances(X: Rows, count: int, *, progress: Progress = silent) -> 
         Shape (n, d).
     count : int
         Number of neighbours; fewer where there are no more.
-    progress : callable, optional
-        Called with ``"neighbours"``, the number of rows done, and n.
+    widths, progress
+        As for `nearest`; the stage is ``"neighbours"``.
 
     Returns
     -------
@@ -236,16 +235,16 @@ def neighbour_distances(X: Rows, count: int, *, progress: Progress = silent) -> 
     found = []
     progress("neighbours", 0, len(X))
     for start in range(0, len(X), _QUERIES):
-        block = X[start : start + _QUERIES]
-        queries = block if isinstance(block, np.ndarray) else block.read()
-        found.append(nearest(X, queries, count + 1)[1])
+        some = X[start : start + _QUERIES]
+        queries = some if isinstance(some, np.ndarray) else some.read()
+        found.append(nearest(X, queries, count + 1, widths=widths)[1])
         progress("neighbours", start + len(queries), len(X))
     cosines = np.concatenate(found)[:, 1:]  # the first is the row itself, or a copy
     return np.asarray(1 - cosines.mean(axis=1)) if cosines.size else np.zeros(len(X))
 
 
 def near_duplicate_groups(
-    X: Rows, threshold: float, *, progress: Progress = silent
+    X: Rows, threshold: float, *, widths: Sequence[int] = (), progress: Progress = silent
 ) -> list[np.ndarray]:
     """Find groups of rows that are connected by pairs with cosines of at least a threshold.
 
@@ -254,12 +253,11 @@ def near_duplicate_groups(
     Parameters
     ----------
     X : np.ndarray or StreamedRows
-        Shape (n, d); of streamed rows, as many as fit a quarter of their `memory` are compared
-        with all later ones in each pass.
+        Shape (n, d); streamed rows are read several times, as their `memory` needs.
     threshold : float
         The least cosine of a pair, above 0 and at most 1.
-    progress : callable, optional
-        Called with ``"look-alikes"``, the number of rows done, and n.
+    widths, progress
+        As for `nearest`; the stage is ``"look-alikes"``.
 
     Returns
     -------
@@ -277,7 +275,7 @@ def near_duplicate_groups(
     if not 0 < threshold <= 1:
         raise UsageError(f"`threshold` must be above 0 and at most 1, got {threshold}")
     groups, kept = np.arange(len(X)), list[np.ndarray]()
-    for pairs in _pairs(X, threshold, progress):
+    for pairs in _pairs(X, threshold, widths, progress):
         joined = groups[pairs]
         kept.append(joined[:, joined[0] != joined[1]])
         if sum(each.shape[1] for each in kept) > _MOST_PAIRS:
@@ -304,7 +302,7 @@ def _chunks(count: int) -> Iterator[slice]:
         yield slice(start, min(start + _AT_ONCE, count))
 
 
-def _unit_pieces(X: Rows, widths: Sequence[int] = ()) -> Iterator[tuple[slice, np.ndarray]]:
+def _unit_pieces(X: Rows, widths: Sequence[int]) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield blocks of rows that are scaled to unit length."""
     read = X.blocks if isinstance(X, StreamedRows) else partial(iter, [X])
     for rows, values in pieces(read, np.zeros(X.shape[1]), _AT_ONCE // 8):
@@ -323,7 +321,9 @@ def _merge(places: np.ndarray, cosines: np.ndarray, found: np.ndarray, start: in
     places[:] = np.take_along_axis(among, order, axis=1)
 
 
-def _pairs(X: Rows, threshold: float, progress: Progress) -> Iterator[np.ndarray]:
+def _pairs(
+    X: Rows, threshold: float, widths: Sequence[int], progress: Progress
+) -> Iterator[np.ndarray]:
     """Yield the indices of similar rows, of shape (2, p): each pair at least once."""
     limit = max(_LEAST, X.memory // 4) if isinstance(X, StreamedRows) else _BLOCK_BYTES
     step = max(1, limit // (4 * X.shape[1]))
@@ -331,8 +331,8 @@ def _pairs(X: Rows, threshold: float, progress: Progress) -> Iterator[np.ndarray
     least = np.float32(threshold - 0.5 * 10**-_DECIMALS)
     for start in range(0, len(X), step):
         later = X[start:]
-        own = np.concatenate([values.copy() for _, values in _unit_pieces(later[:step])])
-        for rows, values in _unit_pieces(later):
+        own = np.concatenate([v.copy() for _, v in _unit_pieces(later[:step], widths)])
+        for rows, values in _unit_pieces(later, widths):
             for some in _chunks(min(step, rows.stop)):
                 found = np.argwhere(own[some] @ values.T >= least)
                 yield found.T + start + np.array([[some.start], [rows.start]])

@@ -11,6 +11,7 @@ from bottleneck.costs import Cost, HeadShape, comparable_work, costs_of
 from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.experiments import (
     LOWER_IS_BETTER,
+    RULE_OF_THREE,
     Experiment,
     Ranked,
     default_metric,
@@ -29,9 +30,6 @@ from bottleneck.records import AnySource
 __all__ = ["Standing", "Standings", "rank_bases"]
 
 _UNBOUNDED = "log_loss"
-_RULE_OF_THREE = 3
-"""An event not seen in n images has a rate below 3 / n (Hanley and Lippman-Hand 1983, If Nothing
-Goes Wrong, Is Everything All Right?)."""
 
 Interval = tuple[float, float]
 
@@ -252,7 +250,7 @@ def _standings(
     ratio = held_out_ratio(groups[first][0].experiment) if len(values[first]) > 1 else 0.0
     held = groups[first][0].experiment.folds
     # Folds that agree leave some uncertainty, too.
-    least = _RULE_OF_THREE / sum(fold["images"] for fold in held if not fold["repeat"])
+    least = RULE_OF_THREE / sum(fold["images"] for fold in held if not fold["repeat"])
     least *= metric == "accuracy"
     pairs = max(1, len(groups) * (len(groups) - 1) // 2)
     found = []

@@ -11,6 +11,7 @@ from bottleneck.arguments import made
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, counted
 from bottleneck.heads import Head
+from bottleneck.heads.adjust import Adjust
 from bottleneck.images import ImageItem, ImageSet, RejectedImage, same_images
 from bottleneck.lookup import feature_rows
 from bottleneck.records import known_source
@@ -150,7 +151,8 @@ def suggest_images(
     scores = np.concatenate([head.decision_function(block) for block in blocks])
     shares, labels = head.probabilities(scores), head.labels(scores)
     unsure = uncertainty_of(shares, multilabel=head.multilabel)
-    chosen_rows = choose_uncertain(X, unsure, asked.n, seed=asked.seed, progress=progress)
+    how: dict[str, Any] = {"widths": head.widths, "seed": asked.seed, "progress": progress}
+    chosen_rows = choose_uncertain(X, unsure, asked.n, **how)
     suggested = [
         Suggestion(usable[place].path, str(labels[place]), float(own.max()), float(unsure[place]))
         for place in chosen_rows.tolist()
@@ -198,6 +200,7 @@ def choose_uncertain(
     uncertainty: np.ndarray,
     n: int,
     *,
+    widths: tuple[int, ...] = (),
     seed: int = 0,
     progress: Callable[..., None] | None = None,
 ) -> np.ndarray:
@@ -205,10 +208,11 @@ def choose_uncertain(
 
     The first is drawn with odds of its uncertainty, each further one with those of its uncertainty
     times its squared distance to the nearest one that is drawn, all rows being scaled to unit
-    length: the beginning of k-means++ with weights (Arthur and Vassilvitskii 2007, k-means++: The
-    Advantages of Careful Seeding, section 2), as Ash et al. 2020 (Deep Batch Active Learning by
-    Diverse, Uncertain Gradient Lower Bounds, section 3) use it on gradients. The greedy k-centre
-    method always takes the farthest row, which is often an outlier.
+    length (those of joined layers apart, so that all count alike): the beginning of k-means++ with
+    weights (Arthur and Vassilvitskii 2007, k-means++: The Advantages of Careful Seeding, section
+    2), as Ash et al. 2020 (Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds,
+    section 3) use it on gradients. The greedy k-centre method always takes the farthest row, which
+    is often an outlier.
 
     Parameters
     ----------
@@ -218,6 +222,8 @@ def choose_uncertain(
         Shape (m,), not negative.
     n : int
         Number of rows to draw; all if there are fewer.
+    widths : tuple of int
+        Numbers of columns of joined layers, in order; empty for a single layer.
     seed : int
         Seed of the draw.
     progress : callable, optional
@@ -228,7 +234,7 @@ def choose_uncertain(
     np.ndarray
         Indices of the rows, in the order drawn; those of a smaller `n` are its beginning.
     """
-    units = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    units = Adjust(normalize="l2", widths=widths)(X) / max(1, len(widths)) ** 0.5
     rng, distance, chosen = np.random.default_rng(seed), np.ones(len(X)), list[int]()
     for done in range(1, min(n, len(X)) + 1):
         odds = uncertainty * distance

@@ -289,7 +289,7 @@ def find_outliers(plain: Features, progress: Progress = silent) -> list[Outlier]
     -------
     list of Outlier
     """
-    distances = neighbour_distances(plain.X, _NEIGHBOURS, progress=progress)
+    distances = neighbour_distances(plain.X, _NEIGHBOURS, widths=plain.widths, progress=progress)
     low, high = np.quantile(distances, [0.25, 0.75])
     far = np.flatnonzero(distances > high + _FAR_OUT * (high - low))
     return [
@@ -318,12 +318,13 @@ def find_look_alikes(
     """
     columns = plain.paths, _labels(plain), plain.splits
     groups = []
-    for rows in near_duplicate_groups(plain.X, least, progress=progress):
+    found = near_duplicate_groups(plain.X, least, widths=plain.widths, progress=progress)
+    for rows in found:
         _, first = np.unique(plain.digests[rows], return_index=True)
         if len(first) > 1:
             groups.append(rows[np.sort(first)])
-    found = [LookAlikes(*(each[rows].tolist() for each in columns)) for rows in groups]
-    return sorted(found, key=lambda group: not group.disagree)
+    alike = [LookAlikes(*(each[rows].tolist() for each in columns)) for rows in groups]
+    return sorted(alike, key=lambda group: not group.disagree)
 
 
 def _facts(features: Features, row: int) -> dict[str, str]:

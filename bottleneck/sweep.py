@@ -17,16 +17,25 @@ import numpy as np
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
-from bottleneck.experiments import INNER, SINCE, Experiment, ExperimentLog, environment
+from bottleneck.experiments import (
+    INNER,
+    SINCE,
+    SKIPPED,
+    Experiment,
+    ExperimentLog,
+    environment,
+)
 from bottleneck.features import Features, check_layers, load_features
-from bottleneck.heads import MLP, cross_validate
+from bottleneck.heads import MLP
+from bottleneck.heads.crossing import fold_metrics
 from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.problem import Fold, Progress
 from bottleneck.heads.recipes import Recipe
 from bottleneck.heads.shots import FoldedRows, Shots, folded_rows
+from bottleneck.heads.stepping import nested_scores
 from bottleneck.records import AnySource
 from bottleneck.settings import SweepSettings
-from bottleneck.solvers import in_parallel
+from bottleneck.solvers import in_parallel, threads_for
 from bottleneck.solvers.reduction import LEAST_DIVISOR
 
 __all__ = ["run_sweep"]
@@ -264,7 +273,7 @@ def _score(
     """Fit and score a classifier on one fold of a layer, for all values of its hyperparameter.
 
     And on folds of the rows that it was fitted on, where `bottleneck.experiments.unselected`
-    chooses for this fold.
+    chooses for this fold; of these values, only those that a search tries.
     """
     features = load()
     started = time.perf_counter()
@@ -280,8 +289,13 @@ def _score(
         inner = problem.folds_within(fold, _INNER_FOLDS, least=_INNER_LEAST)
     if not isinstance(recipe, MLP):
         problem = problem.reduced(fold)
-    found = cross_validate(problem, recipe, [fold, *inner], values)
-    metrics = [{"repeat": repeat, "fold": number, **own, **_mean(others)} for own, *others in found]
+    metrics, scored = [], partial(fold_metrics, problem, recipe)
+    with threads_for(problem.X.size):
+        for own, within in nested_scores(recipe, problem, fold, inner, values):
+            others = {SKIPPED: 1.0}
+            if within is not None:
+                others = _mean([scored(*each) for each in zip(inner, within, strict=True)])
+            metrics.append({"repeat": repeat, "fold": number, **scored(fold, own), **others})
     return place, metrics, time.perf_counter() - started
 
 

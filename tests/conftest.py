@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from browsing import browser  # noqa: F401 - fixture
 from hypothesis import settings
 from joblib.externals.loky import reusable_executor
 from PIL import Image
@@ -108,6 +109,8 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1,localhost")
     yield
     if reusable_executor._executor is not None:  # its processes are in a folder that is removed
         reusable_executor._executor.shutdown(wait=True)

@@ -362,6 +362,33 @@ def test_too_few_val_images_are_an_error():
         advice_on({"last": X}, y, splits)
 
 
+def test_val_images_of_one_group_are_one_sample():
+    """Groups lie in one block, and the least interval counts groups; as without, if each is one."""
+    y = np.tile([0, 1], 70)
+    splits = np.repeat(["train", "val"], [80, 60])
+    cache = cache_of({"last": np.eye(140)}, y, splits)
+    features = load_features(cache, *select_layers(cache))
+
+    def blocks(names, cv=4):
+        items = zip(features.images.items, names, strict=True)
+        grouped = tuple(replace(item, group=name) for item, name in items)
+        images = replace(features.images, items=grouped)
+        own = replace(features, images=images)
+        return make_bench(own, recipe_of("lda"), AdviseSettings(cv=cv, repeats=1))
+
+    names = [None] * 80 + [f"{place // 6}" for place in range(60)]
+    bench = blocks(names)
+    groups = bench.problem.groups[bench.judged]
+    found = [set(groups[own].tolist()) for own in bench.blocks[0]]
+    assert [len(each) for each in found] == [3, 3, 2, 2]
+    assert sum(map(len, found)) == len(set().union(*found)) == 10
+    scored = SimpleNamespace(log_probabilities=np.zeros((1, 60, 2)))
+    assert bench.accuracy(scored).least == 3 / 10
+    assert blocks([None] * 140).accuracy(scored).least == 3 / 60
+    with pytest.raises(DataError, match="has 10 groups of val images, but `cv` needs at least 11"):
+        blocks(names, cv=11)
+
+
 def test_identical_blocks_still_give_an_interval():
     """An event not seen in 100 images may have a rate of up to 3 in 100."""
     alike = Samples(np.ones((2, 5)), 0.25, crossed=False, least=0.03)
@@ -437,15 +464,16 @@ def test_enough_errors_to_learn_from_make_fine_tuning_gain(evidence):
         assert (found.kind, found.tuning_gains) == (MORE_DATA, gains)
         assert found.layer == ("blocks.5" if gains else None)
         assert ("wrong about 200 of the training images" in found.sentence) == gains
+        assert found.expectation is (True if gains else None)
     unknown = decide(with_gain(replace(many, tuning=None), more))
     assert (unknown.tuning_gains, unknown.layer) == (True, None)
     flat = {"heads": [], "layers": [], "joined": None, "rise": None}
     noisy = replace(many, confident_error=Estimate(0.2, 0.15, 0.25), **flat)
     found = decide(with_gain(noisy, Estimate(0.0, -0.001, 0.001)))
-    assert (found.kind, found.tuning_gains, found.layer) == (CEILING, False, None)
+    assert (found.kind, found.expectation, found.layer) == (CEILING, False, None)
     good = replace(many, accuracy=Estimate(0.985, 0.98, 0.99), images=100_000)
     assert decide(good).kind == NOTHING_LEFT
-    assert not decide(good).tuning_gains
+    assert decide(good).expectation is False
 
 
 def test_training_starts_after_the_layer_of_the_evidence(evidence):
@@ -497,8 +525,10 @@ def layers_of(cache, model, *names):
 @pytest.mark.parametrize(
     ("model", "layer", "start"),
     [
-        pytest.param("vgg16", "block5_pool", "features.17", marks=pytest.mark.ci),
-        ("vgg16", "block5_conv2", "features.17"),
+        *(
+            pytest.param("vgg16", layer, "features.17", marks=pytest.mark.ci)
+            for layer in ("block5_pool", "block5_conv2")
+        ),
         ("resnet18", "penultimate", "conv4_block2_1_conv"),
         ("efficientnet_lite0", "penultimate", "blocks.5.0.conv_pw"),
         ("efficientnet_lite0", "blocks.1", "blocks.1.1.conv_pw"),
@@ -576,7 +606,7 @@ def test_training_can_start_after_an_early_layer(faces_cache):
 def test_the_commands_of_the_page_on_advice_run(bottleneck, faces_cache):
     """The commands of docs/advise.md, as text with a picture and as JSON."""
     page = (ROOT / "docs" / "advise.md").read_text()
-    (commands,) = re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)
+    commands, *_ = re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)
     asked = ("--cache", faces_cache.root, "--jobs", 1, "--repeats", 1, "--clf", "lda")
     lines = [line for line in commands.splitlines() if line.startswith("bottleneck advise")]
     text, as_json = (bottleneck(*shlex.split(line)[1:], *asked) for line in lines)
@@ -739,8 +769,8 @@ def test_features_added_or_a_read_only_cache_do_not_stop_it(bottleneck):
     [
         (NOTHING_LEFT, False, ["fit-head", "evaluate"]),
         (CEILING, False, ["fit-head", "evaluate"]),
-        (HEAD, False, ["fit-head"]),
-        (EARLIER_LAYER, True, ["fit-head"]),
+        (HEAD, False, ["fit-head", "evaluate"]),
+        (EARLIER_LAYER, False, ["fit-head", "evaluate"]),
         (MORE_DATA, False, ["extract"]),
         (MORE_DATA, True, ["fit-head", "finetune"]),
         (UNDECIDED, False, ["extract"]),
@@ -842,15 +872,30 @@ def test_whether_a_verdict_is_borne_out(evidence):
     """By the rules for gains: with an error of 0.1, a gain of 0.01 is useful."""
     evidence = replace(evidence, accuracy=Estimate(0.9, 0.89, 0.91))
 
-    def told(expected, *gain):
-        verdict = SimpleNamespace(tuning_gains=expected == "a")
-        found = borne_out(verdict, evidence, Estimate(*gain))
-        return found.removeprefix(f"'advise' expected {expected} gain from fine-tuning")
+    expectations = {
+        "expected a gain from fine-tuning": True,
+        "expected no gain from fine-tuning": False,
+        "did not say whether fine-tuning gains": None,
+    }
+    yes, no, neither = expectations
+
+    def told(words, *gain, unchanged=False):
+        verdict = SimpleNamespace(expectation=expectations[words])
+        value, *interval = gain
+        tuned = SimpleNamespace(gain=value, interval=interval, unchanged=unchanged)
+        return borne_out(verdict, evidence, tuned).removeprefix(f"'advise' {words}")
 
     gained, none, unclear = (0.03, 0.01, 0.05), (0.0, -0.01, 0.01), (0.02, -0.01, 0.05)
-    assert told("a", *gained) == told("no", *none) == ", which is borne out"
-    assert told("a", *none) == told("no", *gained) == ", which is not borne out"
-    assert told("no", *unclear) == ": these images are too few to show whether there is one"
+    assert told(yes, *gained) == told(no, *none) == ", which is borne out"
+    assert told(yes, *none) == told(no, *gained) == ", which is not borne out"
+    assert told(neither, *gained) == "; a gain is shown"
+    assert told(neither, *none) == "; a gain is ruled out"
+    few = ": these images are too few to show whether there is a gain"
+    kept = "; no epoch was better than the head by more than a standard error"
+    for words, expected in expectations.items():
+        assert told(words, *unclear) == few
+        borne = {True: ", which is not borne out", False: ", which is borne out", None: ""}
+        assert told(words, *none, unchanged=True) == borne[expected] + kept
 
 
 class Told(Exception):  # noqa: N818 - ends a call that has said what it costs

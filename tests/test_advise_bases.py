@@ -100,6 +100,7 @@ def test_joining_two_bases_that_see_different_things_pays(bottleneck):
     assert "the first is the best of 3 bases on these images" in again.err
 
 
+@pytest.mark.ci
 def test_all_else_is_about_the_base_that_is_taken():
     cache = halves()
     layers = select_layers(cache, models=("left", "noise"))

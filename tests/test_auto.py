@@ -108,6 +108,7 @@ def result(folder: str = ".") -> tuple[dict, dict]:
     return fitted, json.loads((head / "evaluation-test.json").read_text())
 
 
+@pytest.mark.ci
 def test_the_printed_commands_give_the_same_head_and_score(bottleneck, there, faces):
     assert there.code == 0, there.err
     commands = commands_of(there.out)

@@ -221,6 +221,16 @@ def test_a_stream_keeps_to_its_order_and_memory(bank):
         list(bank.stream("features.30", [*asked, digest(3001)]))
 
 
+def test_a_stream_is_not_row_by_row_where_the_index_takes_its_memory(bank):
+    """So it was with a million images and the memory of a usual computer."""
+    fill(bank, range(3000))
+    memory = 3000 * 100
+    assert bank.index("features.30").nbytes > memory / 3
+    blocks = list(bank.stream("features.30", [digest(n) for n in range(3000)], memory=memory))
+    assert len(blocks) < 10
+    assert max(block.nbytes for block in blocks) <= memory / 8
+
+
 def test_another_schema_is_not_reported_as_damage(bank, monkeypatch):
     monkeypatch.setattr(writer, "SCHEMA", 2)
     fill(bank, range(3))

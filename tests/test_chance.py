@@ -147,7 +147,10 @@ def test_what_evaluate_prints():
 
 
 def test_the_choice_among_experiments_is_not_scored_where_it_was_made():
-    """Each of twelve experiments is right at random, with ties, in folds and in folds within."""
+    """Each of twelve experiments is right at random, with ties, in folds and in folds within.
+
+    What was not tried within is never chosen.
+    """
     found, selected = [], []
     for seed in range(DRAWS):
         right, within = np.random.default_rng(seed).binomial(20, CHANCE, (2, 12, 5)) / 20
@@ -176,6 +179,15 @@ def test_the_choice_among_experiments_is_not_scored_where_it_was_made():
         older[7].pop("inner_accuracy")
         ranked.append(Ranked(0.0, None, replace(experiments[3], folds=older)))
         assert unselected(ranked, "accuracy") == (13, None)
+        skipped = [{**fold, "inner_skipped": 1.0} for fold in experiments[3].folds]
+        for fold in skipped:
+            fold.pop("inner_accuracy")
+        never = replace(experiments[3], number=3, folds=skipped)
+        ranked = rank([never, *experiments[:3], *experiments[4:]])
+        others = np.delete(within, 3, axis=0).argmax(axis=0)
+        expected = np.delete(right, 3, axis=0)[others, np.arange(5)].mean()
+        assert unselected(ranked, "accuracy") == (12, pytest.approx(expected))
+        assert unselected(rank([never, replace(never, number=4)]), "accuracy") == (2, None)
     assert at_chance(found)
     assert not at_chance(selected)
 

@@ -148,3 +148,61 @@ def test_a_single_image_has_no_others_to_choose_on():
     temperature, found = choice.calibrated()
     assert temperature == 1
     assert found["accuracy"] == found["selected"]["accuracy"] == 0
+
+
+@pytest.mark.parametrize("margins", [False, True])
+def test_a_cautious_choice_keeps_the_first_unless_another_is_shown_to_be_better(margins):
+    """By one standard error of the paired difference, on all rows and without each part."""
+    kept = 0
+    for seed in range(20):
+        targets, parts, scores = candidates(seed)
+        choice = Choice("softmax", targets, parts, margins=margins, cautious=np.arange(60))
+        won = [choice.offer(each) for each in scores]
+
+        def losses(each: np.ndarray, rows: np.ndarray, targets: Targets = targets) -> np.ndarray:
+            own = each[rows], targets.take(rows)
+            temperature = fit_temperature("softmax", *own) if margins else 1.0
+            return log_losses("softmax", *own, temperature)
+
+        def chosen(rows: np.ndarray, scores: list[np.ndarray] = scores) -> np.ndarray:
+            first, found = losses(scores[0], rows), [scores[0]]
+            for each in scores[1:]:
+                gains = first - losses(each, rows)
+                if gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)):
+                    found.append(each)
+            return min(found, key=lambda each: losses(each, rows).mean())
+
+        assert choice.best is chosen(np.ones(60, dtype=bool))
+        assert won[0]
+        assert any(won[1:]) == (choice.best is not scores[0])
+        kept += choice.best is scores[0]
+        for part in range(5):
+            own = choice.unselected()[parts == part]
+            other = scores[0] if choice.best is scores[0] else chosen(parts != part)
+            assert np.array_equal(own, other[parts == part])
+        again = Choice("softmax", targets, parts, margins=margins, cautious=np.arange(60))
+        again.offer(scores[0])
+        resumed = Choice("softmax", targets, parts, margins=margins, cautious=np.arange(60))
+        resumed.restore(again.state())
+        assert [resumed.offer(each) for each in scores[1:]] == won[1:]
+    assert 0 < kept < 20
+
+
+@pytest.mark.parametrize(("copies", "wins"), [(1, True), (30, False)])
+def test_a_cautious_choice_counts_groups(copies, wins):
+    """What is better on a few groups of many images each is not shown to be so on others."""
+    targets = Targets(("a", "b"), np.zeros(120, int))
+    margins = np.repeat([3.0, 3.0, 3.0, -1.2], 30)  # the second candidate, of each group
+    first, second = (np.stack([each, -each], axis=1) / 2 for each in (np.zeros(120), margins))
+    parts = np.arange(120) // 30
+    choice = Choice("softmax", targets, parts, cautious=np.arange(120) // copies)
+    assert choice.offer(first)
+    assert choice.offer(second) == wins
+
+
+def test_a_cautious_choice_among_equals_keeps_the_first():
+    targets, parts, (scores, *_) = candidates(0)
+    choice = Choice("softmax", targets, parts, cautious=np.arange(60))
+    assert choice.offer(scores)
+    assert not choice.offer(scores.copy())
+    assert choice.best is scores

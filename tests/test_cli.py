@@ -90,8 +90,8 @@ def test_every_command_that_prints_a_table_prints_json():
 
 
 def test_the_version_is_printed(bottleneck):
-    assert bottleneck("--version").out.strip() == "2026.11.0"
-    assert bottleneck("--version", "nonsense").out.strip() == "2026.11.0"
+    assert bottleneck("--version").out.strip() == "2026.12.0"
+    assert bottleneck("--version", "nonsense").out.strip() == "2026.12.0"
 
 
 def test_a_missing_command_is_refused(bottleneck):
@@ -136,6 +136,9 @@ def test_every_step_prints_text_and_json(bottleneck):
     assert Path("confusion.png").stat().st_size > 5000
     metrics = json.loads(bottleneck("evaluate", "--json").out)
     assert metrics["images"] == 4
+    recall, (low, high) = (metrics["classes"][0][name] for name in ("recall", "recall_interval"))
+    assert f"{recall:.3f} ({low:.2f} to {high:.2f})" in evaluated.out  # whole, in 80 columns
+    assert max(map(len, evaluated.out.splitlines())) <= 80
     head = Path("heads", HEAD)
     assert json.loads((head / "evaluation-test.json").read_text())["images"] == 4
     (head / "evaluation-test.json").unlink()

@@ -187,6 +187,7 @@ def _after_a_kernel_without_memory(found) -> None:
     found.put((message, len(rows)))
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_after_memory_has_run_out_other_batches_are_computed(processes):
     """Although oneDNN, once it has found no memory for a kernel, makes no other in that thread."""

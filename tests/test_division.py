@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,12 @@ from bottleneck import Cache, FrozenBase, ImageSet, extract_features, locks
 from bottleneck.cache import Bank, Leases, verify_cache, writer
 from bottleneck.cache.leases import lease_name
 from bottleneck.errors import CacheError
+from bottleneck.extract import division
+from bottleneck.extract.outcomes import Part
+from bottleneck.extract.plan import plan_extraction
+from bottleneck.extract.store import targets_of_all
 from bottleneck.locks import Holder
+from bottleneck.settings import StoreSettings
 
 LAYERS = ("first", "second")
 
@@ -331,6 +337,35 @@ def test_a_lease_is_renewed_and_ends_with_the_block(monkeypatch):
         one.take({"bank"}, lambda _: [])
         assert other.others({"bank"}) == []
     assert not Path("cache/leases").exists()
+
+
+def test_waiting_for_the_lock_makes_no_lease_smaller(little, photographs, monkeypatch):
+    """As who waits would ask more often, for others to wait longer."""
+    monkeypatch.setattr(division, "_LEASE_SECONDS", 0.25)
+    images, base, waited = ImageSet.from_folder("data"), FrozenBase(little, weights="random"), 2.0
+    (targets,) = targets_of_all(base, Cache("cache"), StoreSettings())
+    (plan,) = plan_extraction(images, targets)
+    parts = [Part(plan.tasks[0], targets[0])]
+    with Leases(Path("cache")) as leases, Leases(Path("cache")) as other:
+        divided = division.Division(leases, parts, plan.items, lambda: None)
+        assert divided.ready()
+        divided.computed = first = len(divided._next)
+        time.sleep(0.5)
+        entered = threading.Event()
+
+        def stay(_: object) -> list[str]:
+            entered.set()
+            time.sleep(waited)
+            return []
+
+        busy = threading.Thread(target=other.take, args=({"bank"}, stay))
+        busy.start()
+        entered.wait()
+        started = time.monotonic()
+        list(islice(divided.claimed(), first + 1))
+        assert time.monotonic() - started > waited / 2
+        busy.join()
+        assert photographs // 4 > len(divided._next) > division._LEAST
 
 
 def test_a_file_of_ones_own_among_the_leases_stays(held):

@@ -1,4 +1,4 @@
-"""The README, the notebook and the demo work as described. About 8 s in the first tier."""
+"""The README, all pages, notebooks and the demo work as described. About 30 s in the first tier."""
 
 import json
 import re
@@ -6,7 +6,9 @@ import shlex
 import shutil
 import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
+from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 
@@ -14,20 +16,97 @@ import nbformat
 import numpy as np
 import pytest
 import torchvision
+import typer
+from click import UsageError
 from conftest import Finished
 from nbclient import NotebookClient
 from PIL import Image
 
 from bottleneck.bases.network import Network
-from bottleneck.cli import main
+from bottleneck.cli import app, main
 from bottleneck.cli.command import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path
+    for path in (*ROOT.glob("*.md"), ROOT / "cache" / "README.md", *ROOT.glob("docs/**/*.md"))
+}
+"""All pages of the site, by their path in the repository."""
+OWN = {
+    "README.md": "test_the_readmes_python_runs",
+    "docs/cache.md": "test_the_commands_on_the_cache_run",
+    "docs/heads.md": "test_the_commands_and_the_python_of_heads_run",
+    "docs/report.md": "test_the_commands_and_the_python_of_reports_run",
+    "docs/serve.md": "test_the_python_of_serving_runs",
+}
+"""Pages with a test of their own, which also looks at what comes out."""
+BEFORE = {
+    "docs/export.md": (
+        "extract --model efficientnet_lite0",
+        "fit-head --C 0.01 --name NAME",
+    ),
+    "docs/images.md": (
+        "extract --model efficientnet_lite0 --layer blocks.4 --layer penultimate --pool avg",
+    ),
+    "docs/labels.md": (
+        "extract --model efficientnet_lite0",
+        "fit-head --C 0.01 --name NAME",
+    ),
+}
+"""Commands that a page takes as typed, beside those of the demo."""
+FENCE = re.compile(
+    r"(?:^<!-- (?P<mark>[^\n]+?) -->\n)?"
+    r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A code block of a page, with the comment above it."""
+
+    language: str
+    title: str
+    text: str
+    mark: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether the test of its page runs it."""
+        return not self.mark.startswith(("not run: ", "run by "))
+
+    def run(self, bottleneck, page: str) -> None:
+        """Type its commands, run its Python, or write it to the file that its title names."""
+        if self.title:
+            Path(self.title).write_text(self.text)
+        elif self.language == "python":
+            exec(compile(self.text, page, "exec"), {"__name__": "page"})
+        for line in self.text.splitlines() if not self.title and not self.language else ():
+            finished = bottleneck(*shlex.split(line)[1:])
+            code = 1 if self.mark == "exits with 1" else 0
+            assert finished.code == code, (line, finished.err)
+            assert finished.out or finished.err
+
+
+def blocks_of(page: str) -> list[Block]:
+    """Return all code blocks of a page."""
+    return [
+        Block(**{name: text or "" for name, text in found.groupdict().items()})
+        for found in FENCE.finditer(PAGES[page].read_text())
+    ]
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return [block.text for block in blocks_of("README.md") if block.language == language]
+
+
+def run_page(page: str, bottleneck) -> None:
+    """Run the blocks of a page from top to bottom."""
+    for block in blocks_of(page):
+        if block.runs:
+            block.run(bottleneck, page)
 
 
 @pytest.fixture(scope="module")
@@ -149,53 +228,121 @@ def test_after_the_demo_commands_take_the_users_own_images(bottleneck, demo, mak
     assert "2 test images of 'data'" in evaluated.out
 
 
-@pytest.mark.ci
-def test_the_readmes_commands_run(bottleneck, in_demo):
-    """All except installations and those for the user's own images, on the demo's files."""
-    assert in_demo.code == 0
-    first, own, after_demo = [block for block in blocks("") if block.startswith("bottleneck")]
-    assert first == "bottleneck auto data --minutes 10\n"  # test_auto.py runs it
+def test_the_readmes_commands_are_for_the_users_own_images():
+    """The first is run by test_auto.py, the others need VGG16's weights."""
+    first, own = [block for block in blocks("") if block.startswith("bottleneck")]
+    assert first == "bottleneck auto data --minutes 10\n"
     assert own.splitlines()[:2] == [
         "bottleneck extract --model vgg16 --layer block5_pool",
         "bottleneck fit-head --clf svm",
     ]
-    for line in after_demo.splitlines():
-        finished = bottleneck(*shlex.split(line)[1:])
-        assert finished.code == 0, (line, finished.err)
-        assert finished.out or finished.err
+
+
+@pytest.mark.ci
+def test_all_commands_run_one_after_the_other(bottleneck, in_demo):
+    """Those of docs/commands.md, on the demo's files."""
+    assert in_demo.code == 0
+    run_page("docs/commands.md", bottleneck)
     assert Path("mine.png").exists()
+
+
+@pytest.fixture
+def placeholders(in_demo):
+    """The demo's folder, with files of the names that pages use for the reader's own."""
+    assert in_demo.code == 0
+    faces = [Path(f"data/face/00{number}.png") for number in range(6)]
+    for name, face in zip(("IMAGE", "image.jpg"), faces, strict=False):
+        Image.open(face).convert("RGB").save(name, "JPEG")
+    Path("FOLDER").mkdir()
+    for number, face in enumerate(faces):
+        Image.open(face).resize((30, 30)).save(f"FOLDER/{number}.png")
+    return in_demo
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("page", sorted(PAGES.keys() - OWN.keys() - {"docs/commands.md"}))
+def test_the_code_blocks_of_a_page_run(page, bottleneck, request):
+    """From top to bottom, on the demo's files."""
+    if not any(block.runs for block in blocks_of(page)):
+        return
+    request.getfixturevalue("placeholders")
+    for command in BEFORE.get(page, ()):
+        assert bottleneck(*shlex.split(command)).code == 0
+    run_page(page, bottleneck)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_runs_or_says_why_not(page):
+    """What runs is Python, the content of a file, or commands of ours only."""
+    for block in blocks_of(page):
+        if block.mark.startswith("run by tests/"):
+            file, _, name = block.mark.removeprefix("run by ").partition("::")
+            assert f"def {name}(" in (ROOT / file).read_text() if name else (ROOT / file).exists()
+        elif block.runs and not block.title and block.language != "python":
+            assert not block.language, (page, block.text)
+            lines = block.text.splitlines()
+            assert all(line.startswith("bottleneck ") for line in lines), (page, block.text)
+        for file in re.findall(r"\btest_\w+\.py\b", block.mark):
+            assert (ROOT / "tests" / file).exists(), (page, block.mark)
+
+
+def test_pages_with_a_test_of_their_own():
+    text = Path(__file__).read_text()
+    for page, name in OWN.items():
+        assert f"def {name}(" in text
+        assert f'"{page}"' in text.partition(f"def {name}(")[2] or page == "README.md"
+
+
+def test_reliability_names_tests_that_exist():
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", PAGES["docs/reliability.md"].read_text())
+    assert len(named) > 40
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), (file, name)
+
+
+TYPED = [
+    pytest.param(line, id=f"{Path(page).stem}-{number}")
+    for page in ("docs/lectures.md", "docs/how/index.md", "docs/how/move.md", "docs/how/keras.md")
+    for number, line in enumerate(re.findall(r"`bottleneck ([^`]+)`", PAGES[page].read_text()))
+]
+
+
+@pytest.mark.parametrize("line", TYPED)
+def test_commands_in_tables_can_be_typed(line):
+    """Their commands exist, and so do their options with these values."""
+    words = shlex.split(line)
+    command = typer.main.get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    assert command is not typer.main.get_command(app), line
+    try:
+        command.make_context("bottleneck", list(words))
+    except UsageError as error:
+        pytest.fail(f"{line}: {error.format_message()}")
 
 
 @pytest.mark.ci
 def test_the_commands_on_the_cache_run(bottleneck, in_demo):
     """The commands of docs/cache.md on the demo's files, and its Python."""
     assert in_demo.code == 0
-    page = (ROOT / "docs" / "cache.md").read_text()
-    commands, _ = re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)
-    for line in commands.splitlines():
-        finished = bottleneck(*shlex.split(line)[1:])
-        assert finished.code == 0, (line, finished.err)
-        assert finished.out or finished.err
-    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert "penultimate" in finished.out  # the last command has removed it
-    assert "no banks" in bottleneck("cache", "ls").out
-    names: dict = {}
-    exec(code, names)
-    assert names["X"].shape == (200, 1280)
+    np.save("rows.npy", np.eye(4, dtype="float32"))
+    rows = [f"data/{label}/00{n}.png,{label}" for label in ("face", "no_face") for n in (0, 1)]
+    Path("rows.csv").write_text("\n".join(["path,label", *rows]))
+    run_page("docs/cache.md", bottleneck)
+    assert "mine" in bottleneck("cache", "ls").out  # the features of the demo are removed
+    assert "efficientnet" not in bottleneck("cache", "ls").out
+    with np.load("features.npz") as exported:
+        assert exported["features"].shape == (200, 1280)
 
 
 @pytest.mark.ci
 def test_the_commands_and_the_python_of_heads_run(bottleneck, in_demo, capsys):
     """The commands of docs/heads.md on the demo's files."""
     assert in_demo.code == 0
-    page = (ROOT / "docs" / "heads.md").read_text()
-    commands = "".join(re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL))
-    for line in commands.splitlines():
-        finished = bottleneck(*shlex.split(line)[1:])
-        assert finished.code == 0, (line, finished.err)
-        assert finished.out
-    for code in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
-        exec(compile(code, "heads.md", "exec"), {})
+    found = blocks_of("docs/heads.md")
+    for block in sorted(found, key=lambda each: each.language == "python"):
+        if block.runs:
+            block.run(bottleneck, "docs/heads.md")
     told = capsys.readouterr().out
     assert "headclassifier__clf" in told
     assert "blocks.4 (avg) + efficientnet_lite0 penultimate" in told
@@ -205,35 +352,46 @@ def test_the_commands_and_the_python_of_heads_run(bottleneck, in_demo, capsys):
 def test_the_commands_and_the_python_of_reports_run(bottleneck, in_demo):
     """The commands of docs/report.md on the demo's files."""
     assert in_demo.code == 0
-    page = (ROOT / "docs" / "report.md").read_text()
-    before = (
+    for line in (
         "extract --model efficientnet_lite0",
         "fit-head --C 0.01 --name mine",
         "fit-head --clf lda --name other",
-    )
-    commands = "".join(re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL))
-    for line in (*before, *(each.partition(" ")[2] for each in commands.splitlines())):
+    ):
         finished = bottleneck(*shlex.split(line))
         assert finished.code == 0, (line, finished.err)
+    run_page("docs/report.md", bottleneck)
     assert Path("report/index.html").is_file()
-    for code in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
-        exec(compile(code, "report.md", "exec"), {})
 
 
 @pytest.mark.ci
 def test_the_python_of_serving_runs(bottleneck, in_demo, monkeypatch):
     """The Python of docs/serve.md, and paths on standard input, on the demo's files."""
     assert in_demo.code == 0
-    page = (ROOT / "docs" / "serve.md").read_text()
     for command in ("extract --model efficientnet_lite0", "fit-head --clf svm --name svm"):
         assert bottleneck(*shlex.split(command)).code == 0
     for name, number in (("photo", 0), ("a", 1), ("b", 2)):
         Image.open(f"data/face/00{number}.png").convert("RGB").save(f"{name}.jpg")
-    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    exec(compile(code, "serve.md", "exec"), {})
+    assert any(block.runs for block in blocks_of("docs/serve.md"))
+    run_page("docs/serve.md", bottleneck)
     monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"a.jpg\0b.jpg\0")))
     lines = bottleneck("predict", "-", "--json").out.splitlines()
     assert [json.loads(line)["path"] for line in lines] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.ci
+def test_the_arrays_of_a_keras_script_are_imported(bottleneck, make_images):
+    """Blocks of docs/how/keras.md, on arrays that lack the last images, as that script's do."""
+    for split, count in (("train", 6), ("validation", 4)):
+        for file in make_images(f"data/{split}", cats=count, dogs=count).glob("*/*.png"):
+            Image.open(file).save(file.with_suffix(".jpg"))
+        array = np.random.default_rng(0).normal(size=(2 * count - 1, 2, 2, 3))
+        np.save(f"bottleneck_features_{split}.npy", array.astype("float32"))
+    page = "docs/how/keras.md"
+    for block in blocks_of(page):
+        if "of_a_keras_script" in block.mark:
+            block.run(bottleneck, page)
+    assert {"svm", "softmax"} < set(bottleneck("leaderboard").out.split())
+    assert Path("rows.csv").read_text().splitlines()[-1].endswith("002.jpg,dogs,validation")
 
 
 def keys_of_json() -> dict[str, tuple[set[str], set[str]]]:
@@ -316,6 +474,7 @@ def test_the_readmes_installations_are_one_line_each():
     assert lines == [
         "pip install -e '.[demo]' && bottleneck demo",
         "pip install -e '.[test]' && pytest -n auto",
+        "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu",
     ]
 
 
@@ -329,11 +488,36 @@ def test_the_readmes_python_runs(in_demo, capsys):
     assert Path("heads/from-python/head.json").exists()
 
 
-def test_links_in_the_readme_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
-        assert (ROOT / target.partition("#")[0]).exists(), target
-    for target in re.findall(r"`(notebooks/\S+)`", README):
-        assert (ROOT / target.partition("#")[0]).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page):
+    text = PAGES[page].read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        place, _, heading = target.partition("#")
+        notebook = re.sub(r"^(\.\./)*notebooks/(\w+)\.md$", r"notebooks/\2.ipynb", place)
+        if notebook != place:  # the site shows a notebook as a page
+            assert (ROOT / notebook).exists(), target
+            continue
+        layout = place.removeprefix("../") == "layout.md"  # likewise this page
+        file = ROOT / "cache/README.md" if layout else (PAGES[page].parent / place).resolve()
+        if place:
+            assert file.exists(), target
+        if heading and file.suffix == ".md":
+            linked = (file if place else PAGES[page]).read_text()
+            headings = re.findall(r"^#+ (.*)", linked, re.MULTILINE)
+            assert heading in map(anchor, headings), target
+    for target in re.findall(r"`(notebooks/\S+?)`", text):
+        assert (ROOT / target).exists(), target
+
+
+def anchor(heading: str) -> str:
+    """Return the anchor that the site and repositories give a heading."""
+    return re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def kinds(cell) -> list[str]:
+    """The kinds of what a cell shows, in order; text may come in any number of pieces."""
+    shown = (each.output_type for each in cell.outputs if each.get("name") != "stderr")
+    return [kind for kind, _ in groupby(shown)]
 
 
 def words(cell) -> list[str]:
@@ -343,12 +527,18 @@ def words(cell) -> list[str]:
     return re.split(r"[\s,()%]+", " ".join(texts))
 
 
-@pytest.mark.ci
-def test_the_notebook_prints_its_saved_outputs(tmp_path, monkeypatch):
-    """Executed from top to bottom, it prints the saved outputs."""
+@pytest.mark.parametrize(
+    "notebook",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.ci] if number else [])
+        for number, path in enumerate(NOTEBOOKS)
+    ],
+)
+def test_a_notebook_prints_its_saved_outputs(notebook, tmp_path, monkeypatch):
+    """Executed from top to bottom. Of all but the first, only the kinds of what is shown are the
+    same, as processors compute other last digits."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # it works in a temporary folder
-    saved = nbformat.read(ROOT / "notebooks/01_quick_start.ipynb", as_version=4)
-    fresh = nbformat.read(ROOT / "notebooks/01_quick_start.ipynb", as_version=4)
+    saved, fresh = (nbformat.read(notebook, as_version=4) for _ in range(2))
     client = NotebookClient(fresh, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     codes = [
@@ -356,13 +546,22 @@ def test_the_notebook_prints_its_saved_outputs(tmp_path, monkeypatch):
         for old, new in zip(saved.cells, fresh.cells, strict=True)
         if old.cell_type == "code"
     ]
-    assert sum(bool(old.outputs) for old, _ in codes) >= 7
+    assert sum(bool(old.outputs) for old, _ in codes) >= 5
     for old, new in codes:
+        assert kinds(old) == kinds(new)
+        if notebook != NOTEBOOKS[0]:  # others differ between processors
+            continue
         for one, other in zip(words(old), words(new), strict=True):
             if re.fullmatch(r"\d\.\d+", one):
                 assert float(other) == pytest.approx(float(one), abs=0.03)
             else:
                 assert one == other
+
+
+def test_notebooks_are_small_and_tell_no_paths():
+    for path in NOTEBOOKS:
+        assert path.stat().st_size < 100_000, path
+        assert "/tmp/" not in path.read_text(), path
 
 
 def test_the_table_of_models_is_what_the_command_prints(bottleneck):

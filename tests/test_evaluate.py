@@ -67,12 +67,16 @@ def test_metrics_equal_scikit_learns(head, features):
         assert [row.precision, row.recall, row.images] == pytest.approx(expected)
 
 
-def evaluation_of(confusion: np.ndarray, classes: tuple[str, ...]) -> Evaluation:
-    """An evaluation of sure answers, of which so many are of that class and given that one."""
+def evaluation_of(confusion: np.ndarray, classes: tuple[str, ...], copies: int = 1) -> Evaluation:
+    """An evaluation of sure answers, of which so many are of that class and given that one.
+
+    In turn, so many of them are in one group.
+    """
     codes, given = np.repeat(np.argwhere(confusion >= 0), confusion.ravel(), axis=0).T
     scores = np.log(np.eye(len(classes)) + 1e-3)[given]
     targets = Targets(classes, codes)
-    return _evaluated("test", 0, targets, scores, score_metrics("softmax", scores, targets))
+    metrics = score_metrics("softmax", scores, targets)
+    return _evaluated("test", np.arange(len(codes)) // copies, targets, scores, metrics)
 
 
 def test_wilsons_interval_is_the_published_one():
@@ -82,6 +86,29 @@ def test_wilsons_interval_is_the_published_one():
     for low, high in (found.accuracy_interval, found.classes[0].recall_interval):
         assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
     assert found.classes[0].precision_interval[1] == 1
+
+
+def test_images_of_a_group_count_as_one():
+    """Ten of each are as one, also where all is right; the images of one group say nothing."""
+    confusion = np.array([[60, 20], [0, 60]])
+    single, tenfold = evaluation_of(confusion, ("a", "b")), evaluation_of(10 * confusion, "ab", 10)
+    for low, high in (tenfold.accuracy_interval, tenfold.classes[0].recall_interval):
+        assert 0 < low < high < 1
+    # Student's t in place of the normal distribution makes it a little wider.
+    assert tenfold.accuracy_interval == pytest.approx(single.accuracy_interval, abs=0.003)
+    assert tenfold.accuracy_interval[0] < single.accuracy_interval[0]
+    low, high = tenfold.classes[1].recall_interval
+    assert (low, high) == (pytest.approx(single.classes[1].recall_interval[0], abs=0.003), 1)
+    assert (tenfold.groups, tenfold.images) == (140, 1400)
+    one = evaluation_of(np.array([[20, 0], [0, 20]]), "ab", 40)
+    assert (one.accuracy_interval, one.groups) == ((0, 1), 1)
+
+
+@pytest.mark.parametrize(("copies", "said"), [(1, None), (4, "40, which the i"), (160, "1, which")])
+def test_groups_are_told_where_they_are_fewer(copies, said, capsys):
+    _print_evaluation("x", evaluation_of(np.array([[60, 20], [0, 80]]), ("a", "b"), copies))
+    printed = capsys.readouterr().out
+    assert bool(re.search(rf"\bgroups +{said}", printed)) == bool(said)
 
 
 def test_absent_classes_have_no_metrics():
@@ -185,9 +212,11 @@ def test_formulas_in_errors_are_harmless_on_request(safe, mark):
     assert row == f'"{mark}=a.png","{mark}+b","c",0.75,0.25'
 
 
-def test_a_missing_split_is_an_error(head, features):
+def test_a_missing_split_is_an_error(head, features, faces_cache):
     with pytest.raises(DataError, match="has no val images, only test, train.*`split"):
         evaluate_head(head, features, "val")
+    with pytest.raises(DataError, match="has no val images, only test, train.*`split"):
+        load_features(faces_cache, split="val")
 
 
 def test_arguments_of_other_types_are_refused(head, features):

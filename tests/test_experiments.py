@@ -515,6 +515,7 @@ def test_mlflow_has_what_the_log_has(store):
     assert first.info.status == "FINISHED"
 
 
+@pytest.mark.ci
 @without_warning
 def test_mlflow_gets_an_experiment_once(store):
     """It is logged again only if the process was killed, or for another experiment name."""

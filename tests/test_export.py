@@ -3,12 +3,16 @@
 About 60 s in the first tier, most of it the exporter's.
 """
 
+import base64
+import errno
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,8 +22,9 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from browsing import in_chromium
 from conftest import crops, photograph
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from bottleneck import (
     Cache,
@@ -41,9 +46,19 @@ from bottleneck import (
 from bottleneck.bases import Transform, find_model
 from bottleneck.errors import DataError, ExportError, PathMissingError, UsageError, WeightsError
 from bottleneck.export import run
+from bottleneck.export.networks import load_parts
+from bottleneck.export.onnx_files import joined, made_onnx
 from bottleneck.export.preprocessing import preprocessing_graph
-from bottleneck.records import SHIPPED, ShippedRecord
-from bottleneck.settings import FinetuneSettings
+from bottleneck.images import decode
+from bottleneck.records import (
+    SHIPPED,
+    ModelRecord,
+    ShippedRecord,
+    public_name,
+    read_record,
+    write_record,
+)
+from bottleneck.settings import ExportSettings, FinetuneSettings
 
 
 @pytest.fixture
@@ -159,6 +174,7 @@ def test_preprocessing_in_the_graph_is_that_of_pillow(way, interpolation):
         assert levels.max() < 6
 
 
+@pytest.mark.ci
 def test_half_precision_and_integers(cache):
     """The head itself is always in float32."""
     saved(cache)
@@ -176,12 +192,97 @@ def test_half_precision_and_integers(cache):
 
 
 def test_integers_take_images_too(cache):
-    saved(cache)
+    """And give the head's class for those that are clear."""
+    head = saved(cache)
     found = export_head("pets", "pets.onnx", precision="int8", with_preprocessing=True)
     assert found.input == "images"
     assert found.images == 60
+    assert found.same >= 0.9 * found.clear
+    session, paths = session_of("pets.onnx"), sorted(map(str, Path("data").rglob("*.png")))
+    expected = probabilities(head, paths)
+    given = [session.run(None, {"images": np.asarray(Image.open(path))[None]}) for path in paths]
+    given = np.concatenate([rows for (rows,) in given])
+    best = np.sort(expected)
+    clear = best[:, -1] - best[:, -2] > 0.3
+    assert clear.sum() > 20
+    assert (given.argmax(axis=1) == expected.argmax(axis=1))[clear].mean() >= 0.9
 
 
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("model", "weights", "shares"),
+    [
+        ("efficientnet_lite0", "default", {"fp16": 1.0, "int8": 2 / 3}),
+        ("timm:vit_tiny_patch16_224", "random", {"fp16": 1.0}),
+    ],
+)
+def test_families_in_half_precision_and_in_integers(data, model, weights, shares):
+    """EfficientNet-Lite0 with its weights of ImageNet; of a transformer with random ones, fp16.
+
+    In integers, the class is that of the head for two of three images whose class is clear; a
+    guess among three classes is right for one of three.
+    """
+    base = FrozenBase(model, ["penultimate"], weights=weights, precision="fp32")
+    store = Cache("cache")
+    extract_features(ImageSet.from_folder(data), base, store)
+    head = saved(store)
+    paths = sorted(map(str, data.rglob("*.png")))
+    expected, seen = probabilities(head, paths), pixels(head, paths)
+    best = np.sort(expected)
+    clear = best[:, -1] - best[:, -2] > 0.3
+    assert clear.sum() > 20
+    for precision, share in shares.items():
+        found = export_head("pets", f"{precision}.onnx", precision=precision)
+        (given,) = session_of(f"{precision}.onnx").run(None, {"pixels": seen})
+        assert (given.argmax(axis=1) == expected.argmax(axis=1))[clear].mean() >= share
+        assert precision == "int8" or (found.difference <= 1e-2 and found.same == found.clear > 0)
+
+
+def test_integers_that_are_noise_are_an_error(cache, monkeypatch):
+    """As of a network whose activations do not fit into 8 bits."""
+    saved(cache)
+
+    def noise(model, _):
+        weights = next(each for each in model.graph.initializer if len(each.dims) > 1)
+        size = int(np.prod(weights.dims))
+        values = np.random.default_rng(0).normal(size=size).astype(np.float32) * 1e-3
+        weights.CopyFrom(onnx.numpy_helper.from_array(values.reshape(weights.dims), weights.name))
+        return model
+
+    monkeypatch.setattr("bottleneck.export.onnx_files.quantised", noise)
+    with pytest.raises(ExportError, match=r"^integers do not give .* correlation .*precision=fp16"):
+        export_head("pets", "pets.onnx", precision="int8")
+    assert not list(Path().glob("*pets.onnx*"))
+
+
+def test_errors_of_the_libraries_that_write_are_one_sentence(cache, monkeypatch):
+    head = saved(cache)
+    parts = load_parts(head)
+    _, graph = made_onnx(parts, ExportSettings())
+    export_head("pets", "pets.onnx")
+    text = session_of("pets.onnx").get_modelmeta().custom_metadata_map[SHIPPED]
+    record = ShippedRecord.of_json(text)
+    with pytest.raises(
+        ExportError, match=r"^little and the head cannot be joined .*; export a \.pt"
+    ):
+        joined(graph, graph, parts, record, 18)  # takes features, and gives none
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no kernel\nmore")
+
+    monkeypatch.setattr("torch.export.save", fails)
+    with pytest.raises(
+        ExportError, match=r"cannot write .* \(RuntimeError: no kernel\); export an"
+    ):
+        export_head("pets", "pets.pt2")
+    where = "onnxruntime.transformers.float16.convert_float_to_float16"
+    monkeypatch.setattr(where, fails)
+    with pytest.raises(ExportError, match=r"half precision \(RuntimeError: no kernel\); export it"):
+        made_onnx(parts, ExportSettings(precision="fp16"))
+    assert [path.name for path in Path().glob("pets.*")] == ["pets.onnx"]
+
+
+@pytest.mark.ci
 def test_integers_of_a_head_without_test_images(little, data):
     """There is no accuracy to tell, neither in the result nor in the card."""
     rows = [f"{path.as_posix()},{path.parent.name},train" for path in data.rglob("*.png")]
@@ -205,8 +306,11 @@ print(json.dumps([json.loads(files["bottleneck.json"])["classes"], *found]))
 """
 
 
-def test_torch_loads_a_pt2_file_without_this_package(cache):
-    head = saved(cache)
+@pytest.mark.parametrize(
+    "clf", ["softmax", *(pytest.param(each, marks=pytest.mark.ci) for each in ("knn", "mlp"))]
+)
+def test_torch_loads_a_pt2_file_without_this_package(cache, clf):
+    head = saved(cache, clf)
     found = export_head("pets", "pets.pt2")
     assert (found.format, found.same) == ("pt2", found.clear)
     torch.save(torch.from_numpy(pixels(head, PATHS)), "pixels.pt")
@@ -279,7 +383,7 @@ def test_several_classes_joined_layers_and_adjusted_features(little, data):
     features = load_features(store, join_layers(both))
     head = fit_head(features, "logreg", power=0.5, normalize="l2")
     head.save("heads/pets")
-    for file in ("pets.onnx", "pets.zip"):
+    for file in ("pets.onnx", "pets.pt2", "pets.zip"):
         found = export_head("pets", file)
         assert found.difference < 1e-3
     record = session_of("pets.onnx").get_modelmeta().custom_metadata_map[SHIPPED]
@@ -308,7 +412,7 @@ def test_bad_input_is_one_sentence(cache, monkeypatch, bottleneck):
         ("pets", "pets.onnx", "--opset", "99"): "PyTorch cannot write the head with --opset 99",
         ("dogs", "dogs.onnx"): "no head 'dogs'",
         ("pets", "heads"): "'heads' cannot be used (Is a directory)",
-        ("pets", "pets"): "has the ending ''",
+        ("pets", "pets"): "has no ending",
         ("pets", "pets.onnx", "--cache", "none"): "no image set 'data' in the cache folder 'none'",
     }
     for arguments, told in cases.items():
@@ -403,6 +507,69 @@ def test_a_model_card_tells_data_scores_and_use(cache, bottleneck):
         given = eval(ended.stdout)
         assert list(given) == ["cat", "cow", "dog"]
         np.testing.assert_allclose(list(given.values()), expected, atol=tolerance)
+        assert_opened_as_decoded(code)
+    assert_opened_as_decoded(Path(DOCS, "export.md").read_text())
+
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def assert_opened_as_decoded(code: str) -> None:
+    """Lines of Python that open an image give the pixels that `decode` does, whatever its kind."""
+    lines = re.search(r'image = ImageOps.*?image.jpg.*?convert\("RGB"\)\n', code, re.DOTALL)[0]
+    colours = crops(1, size=60)[0]
+    deep = np.asarray(colours.convert("L")).astype(np.uint16) * 250
+    for number, image in enumerate([colours, colours.convert("LA"), Image.fromarray(deep)]):
+        image.save(f"kind-{number}.png")
+        names = {"Image": Image, "ImageOps": ImageOps, "np": np}
+        exec(lines.replace("image.jpg", f"kind-{number}.png"), names)
+        expected = decode(Path(f"kind-{number}.png").read_bytes())
+        np.testing.assert_array_equal(np.asarray(names["image"]), expected)
+    assert Image.open("kind-2.png").getextrema()[1] > 40_000
+
+
+ORT = """class Tensor {
+  constructor(type, data, dims) { Object.assign(this, {type, data: Array.from(data), dims}); }
+}
+const ort = {Tensor, InferenceSession: {create: async name => ({
+  run: async given => {
+    window.given = given;
+    return {name, probabilities: {data: [0.5, 0.25, 0.25]}};
+  },
+})}};
+"""
+
+
+@pytest.mark.ci
+@in_chromium
+def test_the_javascript_of_a_card_gives_the_files_input(cache, browser):
+    """In Chromium: Pillow's pixels, transparent parts white. The runtime is a stand-in."""
+    saved(cache)
+    export_head("pets", "pets.onnx", card=True, with_preprocessing=True)
+    (code,) = re.findall(r"```js\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+    image = crops(1, size=40)[0].crop((0, 0, 40, 30)).convert("RGBA")
+    image.putpixel((3, 2), (0, 0, 0, 0))
+    image.save("image.png")
+    sent = base64.b64encode(Path("image.png").read_bytes()).decode()
+    first, *lines = code.splitlines()
+    assert first == 'import * as ort from "onnxruntime-web";'
+    page, said = browser.new_page(), []
+    page.on("console", lambda message: said.append(message.args[0].json_value()))
+    page.evaluate(
+        "async () => {"
+        f"const file = await (await fetch('data:image/png;base64,{sent}')).blob();"
+        + "\n".join([ORT, *lines])
+        + "}"
+    )
+    given = page.evaluate("window.given.images")
+    page.close()
+    pixels = np.asarray(Image.open("image.png").convert("RGBA"))
+    expected = pixels[..., :3].copy()
+    expected[2, 3] = 255
+    assert given["type"] == "uint8"
+    assert given["dims"] == [1, 30, 40, 3]
+    assert np.array_equal(np.array(given["data"]).reshape(30, 40, 3), expected)
+    assert said == [{"cat": 0.5, "cow": 0.25, "dog": 0.25}]
 
 
 def test_another_readme_is_not_replaced(cache):
@@ -413,14 +580,82 @@ def test_another_readme_is_not_replaced(cache):
     assert Path("README.md").read_text() == "mine"
 
 
+def test_a_card_that_cannot_be_written_leaves_no_file(cache, monkeypatch):
+    saved(cache)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("bottleneck.export.run.write_card", full)
+    with pytest.raises(
+        DataError, match=r"model card beside 'pets\.zip' cannot be written \(No space"
+    ):
+        export_head("pets", "pets.zip", card=True)
+    assert not [*Path().glob("*pets.zip*")]
+
+
+def with_start(record: ModelRecord, weights: str) -> ModelRecord:
+    """The record of a model that was trained from a head on other weights."""
+    return replace(record, started_from=replace(record.started_from, weights=weights))
+
+
 @pytest.mark.ci
 def test_a_fine_tuned_network_is_exported(cache):
     """With the layers that training changed."""
     how = {"epochs": 1, "val_share": 0.3, "batch_size": 8, "learning_rate": 1e-3}
     finetune_head(saved(cache), None, cache, "heads/tuned", FinetuneSettings("second", **how))
+    path = Path("heads/tuned/model.json")
+    write_record(path, with_start(read_record(path, ModelRecord), "private/w.pth"))
     expected = probabilities(Head.load("heads/tuned"), PATHS)
     for file in ("tuned.onnx", "tuned.pt2", "tuned.zip"):
         assert export_head("tuned", file).difference < 1e-3
+    with zipfile.ZipFile("tuned.zip") as archive:
+        assert b"private" not in archive.read("model.json")
     Path("heads").rename("moved")
     again = Head.load(unpack_head("tuned.zip", "elsewhere/tuned"))
     np.testing.assert_array_equal(probabilities(again, PATHS), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [
+        ("resnet18", "resnet18"),
+        ("IMAGENET1K_V1", "IMAGENET1K_V1"),
+        ("random:3", "random:3"),
+        ("timm:vit_tiny_patch16_224.augreg", "timm:vit_tiny_patch16_224.augreg"),
+        ("hf-hub:org/name@v1", "hf-hub:org/name@v1"),
+        ("hf:org/name", "hf:org/name"),
+        ("open_clip:RN50/openai", "open_clip:RN50/openai"),
+        ("open_clip:hf-hub:org/name", "open_clip:hf-hub:org/name"),
+        ("/home/me/w.pth", "w.pth"),
+        ("../private/w.pth", "w.pth"),
+        ("./w.pth", "w.pth"),
+        ("a:b/w.pth", "w.pth"),
+        ("heads/tuned", "tuned"),
+        ("heads/tuned/", "tuned"),
+        ("local-dir:models/secret", "local-dir:secret"),
+        ("local-dir:/home/me/secret", "local-dir:secret"),
+        ("open_clip:local-dir:models/secret", "open_clip:local-dir:secret"),
+        ("hf:../models/secret", "hf:secret"),
+        ("hf:here/secret", "hf:secret"),
+    ],
+)
+def test_names_leave_without_folders(name, public):
+    Path("here/secret").mkdir(parents=True)
+    assert public_name(name) == public
+
+
+def test_files_and_cards_have_no_folder_of_this_machine(little, data):
+    torch.manual_seed(0)
+    Path("private").mkdir()
+    torch.save(find_model(little).build((32, 32)).state_dict(), "private/w.pth")
+    store = Cache("cache")
+    base = FrozenBase(little, ["first_relu"], weights="private/w.pth", pool="avg")
+    extract_features(ImageSet.from_folder(data), base, store)
+    saved(store)
+    for file in ("out/pets.onnx", "out/pets.zip"):
+        export_head("pets", file, card=True)
+        assert b"private" not in Path(file).read_bytes()
+        card = Path("out/README.md").read_text()
+        assert "| weights | w.pth |" in card
+        assert "private" not in card

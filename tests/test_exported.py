@@ -8,9 +8,13 @@ import hashlib
 import io
 import json
 import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
@@ -21,7 +25,7 @@ from conftest import crops, photograph
 from onnx import helper, parser
 from packaging.requirements import Requirement
 from PIL import Image
-from served import Running, until
+from served import Running, answer_of, form, until
 from sites import installed
 
 from bottleneck import (
@@ -38,6 +42,7 @@ from bottleneck.bases import Transform
 from bottleneck.errors import BadImageError
 from bottleneck.extract import preprocess
 from bottleneck.records import SHIPPED
+from bottleneck.serve import exported
 from bottleneck.serve.exported import Files, preprocessed
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
@@ -194,6 +199,50 @@ def test_without_torch_a_server_gives_the_answers_of_predictor(alone, files, ima
         assert server.ask(path).status == 200
 
 
+@pytest.mark.ci
+def test_faults_of_clients_and_sigterm_change_no_answer(alone, files, images, expected):
+    """Killed clients and corrupt files among good ones; then the end while many wait."""
+    server = alone("--onnx", files / "pixels.onnx", "--timeout", 600)
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+
+    def killed(number: int) -> None:
+        data = head % len(images[0]) + images[0]
+        client = socket.create_connection(("127.0.0.1", server.port))
+        client.sendall(data[: len(data) // (1 + number % 2)])  # whole, or a half
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+        client.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        ended = [pool.submit(killed, number) for number in range(30)]
+        found = list(pool.map(server.predict, [*images, *(data[:100] for data in images)]))
+        for each in ended:
+            each.result()
+    good, bad = found[: len(images)], found[len(images) :]
+    assert [each.status for each in found] == [200] * len(images) + [422] * len(images)
+    np.testing.assert_allclose(answered(good), expected, atol=1e-3)
+    assert all(each.content["predictions"][0]["error"] for each in bad)
+    large = coloured(Image.fromarray(photograph("chelsea")).resize((1500, 1500)), 1)
+    kind, body = form(*[(f"{number}.png", encoded(large)) for number in range(4)])
+    one = answered([server.ask("/predict", body, content_type=kind)])
+    clients = [server.connect() for _ in range(6)]
+    for client in clients:
+        client.request("POST", "/predict", body, {"content-type": kind})
+    until(lambda: server.figure("bottleneck_waiting_images") > 8)
+    server.process.terminate()
+    answers = [answer_of(client) for client in clients]
+    assert [each.status for each in answers] == [200] * 6
+    for each in answers:
+        np.testing.assert_allclose(answered([each]), one, atol=1e-5)
+    assert server.process.wait(60) == 128 + signal.SIGTERM
+    for client in clients:
+        client.close()
+
+
+def answered(answers) -> np.ndarray:
+    """The probabilities in answers of a server, one row for each image."""
+    return np.concatenate([shares(each.content["predictions"]) for each in answers])
+
+
 def test_other_commands_say_there_what_is_missing(lean):
     ended = subprocess.run([*lean, "predict", "x"], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -247,6 +296,27 @@ def changed(file: Path, name: str, **changes: object) -> Path:
     helper.set_model_props(model, {SHIPPED: json.dumps({**record, **changes})})
     onnx.save(model, name)
     return Path(name)
+
+
+def test_images_that_wait_take_no_more_memory_than_there_is_room():
+    """One by one, but for an image that is larger than all of it; and nobody waits for ever."""
+    room = exported._Room(100, 0.2)
+    image = np.zeros(80, np.uint8)
+    room.take(image)
+    started = time.monotonic()
+    room.take(late := np.zeros(30, np.uint8))
+    assert time.monotonic() - started >= 0.2
+    del late
+    patient = exported._Room(100, 60)
+    patient.take(image)
+    taken = threading.Thread(target=lambda: patient.take(np.zeros(200, np.uint8)))
+    taken.start()
+    taken.join(0.2)
+    assert taken.is_alive()
+    del image
+    taken.join(30)
+    assert not taken.is_alive()
+    assert patient._taken == room._taken == 0
 
 
 def test_several_classes_are_those_above_their_thresholds(files, images):

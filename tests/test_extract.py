@@ -470,6 +470,20 @@ def test_a_base_of_other_banks_is_refused(tiny):
         replace(target, base=other)
 
 
+def test_processes_that_compute_other_features_do_not_share_a_bank(tiny):
+    """Not even if both began before the bank was there, as on machines with other versions."""
+    cache = Cache("cache")
+    (one,) = find_targets(tiny, cache, StoreSettings())
+    layer = next(iter(one.banks))
+    (same,) = find_targets(tiny, cache, StoreSettings())
+    twice = [[2 * value for value in row] for row in one.canary[layer]]
+    other = replace(same, canary={**one.canary, layer: twice})
+    one.describe([layer])
+    same.describe([layer])
+    with pytest.raises(CacheError, match="differ from those computed now"):
+        other.describe([layer])
+
+
 def test_settings_of_another_base_are_refused(make_images, tiny):
     images = ImageSet.from_folder(make_images(cat=3, dog=3))
     with pytest.raises(UsageError, match="the settings describe another base than little"):

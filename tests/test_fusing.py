@@ -3,6 +3,7 @@
 About 8 s in the first tier.
 """
 
+import copy
 import os
 import subprocess
 import sys
@@ -10,11 +11,12 @@ from itertools import product
 
 import pytest
 import torch
-from torch import nn
+from timm.layers import Conv2dSame
+from torch import fx, nn
 
 from bottleneck import FrozenBase
 from bottleneck.bases import find_model
-from bottleneck.bases.fusing import fuse
+from bottleneck.bases.fusing import SHAPE, USERS, fuse
 from bottleneck.bases.precision import find_devices
 from bottleneck.errors import UnknownNameError, UsageError
 
@@ -110,6 +112,40 @@ def test_convolutions_take_normalisation_and_activation_along():
     assert "Conv2d" not in names
 
 
+@ISA
+@pytest.mark.parametrize("groups", [1, 12])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "traced"),
+    [
+        (3, 2, 1, 16),
+        (5, 2, 1, 16),
+        (5, 2, 1, 15),
+        (3, 1, 1, 16),
+        ((3, 5), (2, 1), 1, 16),
+        (3, 2, 2, 16),
+    ],
+)
+def test_padding_that_depends_on_the_size_is_the_same(groups, kernel, stride, dilation, traced):
+    """As TensorFlow pads, for the size that was traced and for others."""
+    torch.manual_seed(0)
+    conv = Conv2dSame(12, 24, kernel, stride, dilation=dilation, groups=groups)
+    root, graph = nn.Sequential(conv, nn.ReLU6()).eval(), fx.Graph()
+    node = graph.placeholder("maps")
+    for name in ("0", "1"):
+        node.meta = {USERS: 1, SHAPE: (12, traced, traced)}
+        node = graph.call_module(name, (node,))
+    node.meta = {USERS: 1}
+    graph.output(node)
+    module = fx.GraphModule(root, graph)
+    plain = copy.deepcopy(module)
+    fuse(module, torch.float32, CPU)
+    assert not any(isinstance(each, Conv2dSame | nn.ReLU6) for each in module.modules())
+    for count, *size in [(4, traced, traced), (1, traced, traced), (2, 15, 18), (3, 18, 17)]:
+        maps = torch.randn(count, 12, *size).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            torch.testing.assert_close(module(maps), plain(maps), rtol=1e-5, atol=1e-5)
+
+
 def test_a_module_that_two_nodes_call_stays_as_it_is():
     class Twice(nn.Module):
         def __init__(self):
@@ -174,3 +210,20 @@ def test_missing_devices_are_refused():
         find_devices("gpu")
     with pytest.raises(UsageError, match="mixes the CPU with a GPU"):
         find_devices("cpu,cuda:0")
+
+
+@ISA
+def test_one_image_needs_no_other_layout_of_the_weights(capfd):
+    """oneDNN's kernels for one image want weights in other layouts than those for several."""
+    own = base("resnet18", ("layer3",))
+    images = torch.randn(2, 3, 224, 224)
+    for count in (1, 2):
+        (first,) = own(images[:count]).values()
+        capfd.readouterr()
+        with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+            (again,) = own(images[:count]).values()
+        assert torch.equal(first, again)
+        told = [line.split(",") for line in capfd.readouterr().out.splitlines() if "exec" in line]
+        assert any("convolution" in line for line in told)
+        conversions = [line for line in told if "reorder" in line and "src:f32:p" in ",".join(line)]
+        assert not conversions

@@ -305,6 +305,7 @@ def scores_of(seed: int, *, grouped: bool) -> dict[str, float]:
     }
 
 
+@pytest.mark.ci
 def test_labels_at_random_inside_groups_are_not_predicted_on_other_groups():
     """Each patient has a label at random: at chance with groups, and far above without."""
     for grouped, expected in ((True, 0.5), (False, 0.95)):

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -441,6 +442,22 @@ def test_an_image_set_is_read_back_from_its_csv(make_images):
     images.write_csv("sets/data.csv")
     assert ImageSet.read_csv("sets/data.csv").items == images.items
     assert [path.name for path in Path("sets").iterdir()] == ["data.csv"]
+
+
+@pytest.mark.parametrize("place", ["data/cache", "data", "data/cat", "other/folder"])
+def test_a_set_of_relative_paths_is_read_from_other_working_folders(
+    make_images, monkeypatch, place
+):
+    images = ImageSet.from_folder(make_images(cat=2, dog=2))
+    Path("data/cache/sets").mkdir(parents=True)
+    images.write_csv("data/cache/sets/data.csv")
+    digests = [item.digest for item in images.items]
+    file = Path("data/cache/sets/data.csv").absolute()
+    Path(place).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(place)
+    items = ImageSet.read_csv(file).items
+    assert [sha256(Path(item.path).read_bytes()).hexdigest() for item in items] == digests
+    assert not Path(items[0].path).is_absolute()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from test_finetune import fitted, poor, write_images
 
 from bottleneck import Cache, Head, ImageSet, advise_on, select_layers
 from bottleneck.advise import keep_advice, last_advice, layer_to_train, next_step, read_advice
-from bottleneck.advise.verdict import HEAD, PLATEAUED
+from bottleneck.advise.verdict import CEILING, HEAD, PLATEAUED
 from bottleneck.bases.finetuned import read_finetuned
 from bottleneck.errors import UsageError
 from bottleneck.records import known_source
@@ -73,17 +73,20 @@ def test_finetune_trains_what_the_last_verdict_names(bottleneck, cache):
         assert np.mean(right) == pytest.approx(scores[accuracy])
     tuned = json.loads(done.out)["fine_tuned"]
     assert tuned["gain"] == pytest.approx(scores["accuracy"] - scores["start_val_accuracy"])
-    assert json.loads(bottleneck("leaderboard", "--finetuned", "--json").out) == [tuned]
+    (ranked,) = json.loads(bottleneck("leaderboard", "--finetuned", "--json").out)
+    assert ranked == {**tuned, "verdict": ranked["verdict"]}
     for more in ((), ("--finetuned",)):
-        assert re.search(r"heads/tuned +conv_head +8 ", bottleneck("leaderboard", *more).out)
+        shown = bottleneck("leaderboard", *more).out
+        assert re.search(r"heads/tuned +conv_head +8 ", shown)
+        assert f"heads/tuned: {ranked['verdict']}" in shown
     advised = bottleneck(*ASKED, "--json")
     found = json.loads(advised.out)
     assert "computed by an earlier call" in advised.err
     (beside,) = found["fine_tuned"]
     expected = "'advise' expected a gain from fine-tuning"
-    unclear = f"{expected}: these images are too few to show whether there is one"
-    assert beside.pop("verdict") == unclear
-    assert beside == tuned
+    unclear = f"{expected}: these images are too few to show whether there is a gain"
+    assert beside == ranked
+    assert beside["verdict"] == unclear
     assert found["command"][1] in {"evaluate", "extract"}  # not the same again
     text = bottleneck(*ASKED).out
     assert f"heads/tuned: {unclear}" in text
@@ -99,6 +102,28 @@ def test_the_next_command_starts_from_a_head_that_was_not_fine_tuned(cache):
     shutil.rmtree("heads/head")
     step = next_step(last_advice(cache), select_layers(cache), cache, "heads")
     assert step.command[:4] == ["bottleneck", "finetune", "--head", "tuned"]
+
+
+def test_what_was_fitted_is_not_the_next_command_again(cache):
+    """But the evaluation of that head; without held-out images, its report."""
+    advice = last_advice(cache)
+    better = next(each for each in advice.evidence.heads if each.clf == "lda")
+    told = replace(advice.verdict, kind=HEAD, layer=None, gain=better.difference)
+    layers = select_layers(cache)
+
+    def step():
+        found = replace(advice, verdict=told)
+        return next_step(found, layers, cache, "heads").command[1:]
+
+    assert (step()[0], step()[-1]) == ("fit-head", "lda")
+    replace(Head.load("heads/head"), clf="lda").save("heads/better")
+    assert step() == ["evaluate", "--head", "better", "--split", "test"]
+    images = ImageSet.read_csv(cache.set_file(advice.source.image_set))
+    items = tuple(replace(item, split="train") for item in images.items)
+    replace(images, items=items).write_csv(cache.set_file(images.name))
+    assert step() == ["report", "--head", "better"]
+    told = replace(advice.verdict, kind=CEILING, layer=None)
+    assert step() == ["report", "--head", "head", "--suspects"]
 
 
 def test_the_last_of_several_verdicts_counts(cache):
@@ -168,7 +193,7 @@ def test_a_verdict_that_does_not_fit_is_refused_in_one_sentence(bottleneck, cach
 @pytest.mark.ci
 def test_a_fine_tuned_network_is_advised_on_again(bottleneck):
     """Judged on the images that it was validated on, as it has seen all others."""
-    images, cache = ImageSet.open(write_images(train=15, val=5)), Cache("cache")
+    images, cache = ImageSet.open(write_images(train=15, val=5, clear=True)), Cache("cache")
     poor(fitted(cache, images)).save("heads/head")
     trained = ("--unfreeze", "conv_head", "--epochs", 2, "--name", "tuned")
     assert bottleneck("finetune", *trained).code == 0

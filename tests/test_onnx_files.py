@@ -66,6 +66,7 @@ def test_families_compute_the_same(name):
     assert_same_features(base)
 
 
+@pytest.mark.ci
 def test_a_network_that_cannot_be_traced_as_a_graph_is_exported():
     """It runs as it is, and its layers are taken by hooks."""
     base = FrozenBase("timm:test_vit", ["penultimate"], weights="random", precision="fp32")

@@ -3,11 +3,14 @@
 import io
 import pickle
 import sys
+import threading
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import crops
 from PIL import Image
 
@@ -23,9 +26,19 @@ from bottleneck import (
     predict_images,
     select_layers,
 )
-from bottleneck.errors import BadImageError, UnknownNameError, UsageError, WrongTypeError
+from bottleneck.bases import find_model
+from bottleneck.errors import (
+    BadImageError,
+    PathMissingError,
+    UnknownNameError,
+    UsageError,
+    WeightsError,
+    WrongTypeError,
+)
+from bottleneck.extract.lanes import find_lanes
 from bottleneck.heads import fit_rows
 from bottleneck.images import RejectedImage
+from bottleneck.predict.engine import Engine
 
 
 @pytest.fixture
@@ -75,6 +88,77 @@ def test_many_have_the_features_of_the_cache(paths):
     assert found[0].novelty == pytest.approx(expected[many[0]].novelty, abs=0.1)
     small = Predictor("heads/h", batch_size=2)
     assert np.allclose(small.predict_proba(many), known, atol=1e-4)
+
+
+@pytest.fixture
+def three_cores(monkeypatch):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("three_cores")
+def test_a_few_images_are_decoded_beside_each_other(paths, monkeypatch):
+    """As many as there are cores; the answers, in order, are those of one after another."""
+    Path("cut.png").write_bytes(Path(paths[0]).read_bytes()[:200])
+    given = [*paths[:3], "cut.png", *paths[3:5]]
+    monkeypatch.setattr(Engine, "decoders", 1)
+    expected = list(Predictor("heads/h").predictions(given))
+    monkeypatch.setattr(Engine, "decoders", 3)
+    pixels, meeting, threads = Engine.pixels, threading.Barrier(3), []
+
+    def together(self, image):
+        threads.append((threading.get_ident(), torch.get_num_threads()))
+        meeting.wait(60)  # until three images are being decoded
+        return pixels(self, image)
+
+    def computed(self, *arguments, **options):
+        assert torch.get_num_threads() == 3
+        return predictions(self, *arguments, **options)
+
+    predictions = Engine.predictions
+    monkeypatch.setattr(Engine, "pixels", together)
+    monkeypatch.setattr(Engine, "predictions", computed)
+    found = list(Predictor("heads/h").predictions(given))
+    assert found == expected
+    assert [isinstance(each, RejectedImage) for each in found].index(True) == 3
+    assert [each.path for each in found] == given
+    assert len(set(threads)) == 3
+    assert {number for _, number in threads} == {1}
+    threads.clear()
+    meeting.abort()
+    monkeypatch.setattr(meeting, "wait", lambda _: None)
+    (one,) = Predictor("heads/h").predictions(paths[0])
+    assert one.path == paths[0]
+    assert threads == [(threading.get_ident(), 3)]  # one image needs no other thread
+
+
+@pytest.mark.usefixtures("three_cores")
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 20])
+def test_images_are_decoded_ahead_of_the_workers_of_a_gpu(paths, monkeypatch, count):
+    """By as many threads as there are cores; the batch size is not tried for a single image."""
+    expected = Predictor("heads/h", batch_size=2).predict_proba(paths[:count])
+    tried, begun = [], set()
+
+    def lanes(base, images, batch_size):
+        if images > 1:
+            tried.append(batch_size)
+        found = find_lanes(base, images, 2)
+        return replace(found, batch_size=2, decode_ahead=True, loaders=3)
+
+    def seen(self, image):
+        begun.add(threading.get_ident())
+        return pixels(self, image)
+
+    pixels = Engine.pixels
+    monkeypatch.setattr("bottleneck.predict.engine.find_lanes", lanes)
+    monkeypatch.setattr(Engine, "pixels", seen)
+    found = Predictor("heads/h", batch_size="auto").predict_proba(iter(paths[:count]))
+    assert np.array_equal(found, expected)
+    assert bool(tried) == (count >= 3)
+    assert len(begun) <= 3
 
 
 def test_a_generator_may_use_its_array_and_file_again(paths):
@@ -185,6 +269,29 @@ def test_joined_layers_abstaining_and_several_classes(little, make_images):
         Predictor("pets.zip")
     with pytest.raises(WrongTypeError, match="`head` must be"):
         Predictor(head)
+
+
+def test_weights_that_have_moved_are_given(little, make_images, bottleneck):
+    """To `Predictor` and to `serve`; others are refused."""
+    images = ImageSet.from_folder(make_images(cat=20, dog=20))
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        torch.save(find_model(little).build((32, 32)).state_dict(), f"{seed}.pth")
+    extract_features(images, FrozenBase(little, "flat", weights="0.pth"), Cache("cache"))
+    fit_head(load_features(Cache("cache")), "softmax").save("heads/h")
+    paths = [item.path for item in images.items[:3]]
+    expected = Predictor("heads/h").predict_proba(paths)
+    Path("0.pth").rename("moved.pth")
+    with pytest.raises(PathMissingError, match=r"no weights file '0\.pth'"):
+        Predictor("heads/h")
+    assert np.array_equal(Predictor("heads/h", weights="moved.pth").predict_proba(paths), expected)
+    with pytest.raises(WeightsError, match="weights"):
+        Predictor("heads/h", weights="1.pth")
+    for given, told in ((), "no weights file '0.pth'"), (("--weights", "1.pth"), "weights"):
+        refused = bottleneck("serve", "--port", 0, "h", *given)
+        assert refused.code in {1, 2}
+        assert told in refused.err
+        assert refused.err.count("error: ") == 1
 
 
 @pytest.mark.ci

@@ -126,6 +126,7 @@ def test_labels_are_judged_and_a_report_is_written(faces: Path, faces_cache: Cac
     assert write_report(report, "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.ci
 def test_a_head_is_exported_and_predicts_elsewhere(faces: Path, faces_cache: Cache) -> None:
     fit_head(load_features(faces_cache), "centroid").save("heads/near")
     found = export_head("near", "near.zip", ExportSettings(card=True), cache=faces_cache)

@@ -140,6 +140,9 @@ def make_run() -> Path:
         deep_images=1,
         deep_maximum=4000,
         imported_from="x.npy",
+        ignored=[".hidden", "empty/"],
+        small_classes={"few": 1},
+        lost_classes=["broken"],
     )
     images = ImageSet("data", (ImageItem("a.png", DIGEST, "cat", "train"),))
     images.write_csv(Cache("cache").set_file("data"))

@@ -25,6 +25,7 @@ from bottleneck.images import ImageItem
 from bottleneck.report import Card, make_report, thumbnails, write_gallery, write_report
 from bottleneck.report import thumbnails_of as small
 from bottleneck.report.galleries import suspected
+from bottleneck.report.maps import place_on_map
 
 LABELS = {"cat": 24, "dog": 24, "owl": 12}
 
@@ -141,9 +142,35 @@ def test_a_sample_has_the_worst_errors_and_says_so(cached, heads):
     assert report.is_sample
     assert worst.item in [each.item for each in report.images]
     write_report(report, "report.html")
-    assert "A sample of 10 of 60 images" in Path("report.html").read_text()
+    page = Path("report.html").read_text()
+    assert "A sample of 10 of 60 images" in page
+    # A cell of the matrix asks for images that were given a class, also where none is shown.
+    (given,) = re.findall(r'<select id="f-predicted">(.*?)</select>', page)
+    assert set(re.findall(r">([a-z]+)</option>", given)) == {"all", *LABELS}
+    write_report(report, "report.json")
+    assert json.loads(Path("report.json").read_text())["is_sample"]
+    write_report(report, "report.md")
+    assert "from a sample: 10 of 60 images" in Path("report.md").read_text()
     everything = make_report(cached, {"weak": heads["weak"]}, images=10, everything=True)
     assert len(everything.images) == 60
+
+
+def test_what_an_extraction_left_out_is_said(make_images, little):
+    """Small classes, files and folders."""
+    make_images(**LABELS, rare=1)
+    for name in ("data/cat/.hidden.png", "data/notes.txt"):
+        Path(name).write_text("x")
+    Path("data/empty").mkdir()
+    extracted(little, ImageSet.from_folder("data", min_images=2))
+    report = make_report("cache")
+    assert report.left_out == [
+        "classes left out for their number of images: rare (1)",
+        "files left out: .txt (1), hidden (1)",
+        "folders without images: data/empty/",
+    ]
+    for file in ("report.html", "report.md"):
+        write_report(report, file)
+        assert all(each in Path(file).read_text() for each in report.left_out)
 
 
 def test_a_folder_is_replaced_whole_and_others_are_refused(cached, heads):
@@ -153,6 +180,14 @@ def test_a_folder_is_replaced_whole_and_others_are_refused(cached, heads):
         assert len(list(Path("all/thumbnails").iterdir())) == 60
         sources = [each[1] for each in content_of(index)["images"]]
         assert all(Path("all/thumbnails", each).is_file() for each in sources)
+    site = Path("site")
+    site.mkdir()
+    (site / "index.html").write_text("<!doctype html><title>mine</title>")
+    for folder in ("data", "site"):
+        sentence = f"'{folder}' already exists and is not the folder of a report"
+        with pytest.raises(UsageError, match=sentence):
+            write_report(report, folder, "folder")
+    assert (site / "index.html").read_text().endswith("mine</title>")
     with pytest.raises(UsageError, match="'data' already exists and is not the folder of a report"):
         write_report(report, "data", "folder")
     with pytest.raises(UsageError, match="is a folder, but a report is a file"):
@@ -168,6 +203,19 @@ def test_the_map_is_the_same_each_time(cached, heads, how):
     assert np.array_equal(places, [each.place for each in second.images])
     assert places.min(axis=0).tolist() == [0, 0]
     assert places.max(axis=0).tolist() == [1, 1]
+
+
+def test_layers_of_any_scale_count_alike_on_a_map(cached):
+    features, generator = load_features(cached), np.random.default_rng(0)
+    parts = [generator.normal(size=(len(features), d)).astype(np.float32) for d in (9, 4)]
+    for how in ("pca", "lda"):
+        first, other = (
+            place_on_map(
+                replace(features, X=np.hstack([scale * parts[0], parts[1]]), widths=(9, 4)), how
+            )
+            for scale in (1, 2**10)
+        )
+        assert np.allclose(first[1], other[1], atol=1e-4)
 
 
 def separation(report) -> float:
@@ -256,6 +304,7 @@ def test_a_head_on_joined_layers(make_images, little):
     features = load_features(cache, join_layers(matching_layers(cache)))
     report = make_report(cache, {"both": fit_head(features, "lda")})
     assert len(report.sources) == 2
+    assert "little flat, each layer scaled to unit length. They" in report.map.sentence
     assert "--layer first_relu --layer flat" in report.commands[-2]
     assert "--join" in report.commands[-2]
     write_report(report, "report.html")
@@ -360,6 +409,12 @@ def test_the_other_forms_have_the_same_content(cached, heads):
     accuracy = report.heads[0].evaluation.accuracy
     assert content["heads"][0]["evaluation"]["accuracy"] == accuracy
     assert f"{accuracy:.4f}" in text
+    for each in report.heads[0].evaluation.classes:
+        low, high = each.recall_interval
+        assert low <= each.recall <= high
+        assert f"{each.recall:.4f} ({low:.4f} to {high:.4f})" in text
+    write_report(report, "report.html")
+    assert f"{low:.3f} to {high:.3f}" in Path("report.html").read_text()
     wrong = report.wrong(0)
     assert len(wrong) == sum(
         each.item.split == "test" and not each.given[0].right for each in report.images

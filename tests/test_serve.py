@@ -6,6 +6,7 @@ Servers are processes of their own on loopback, and clients are sockets.
 import asyncio
 import hashlib
 import io
+import json
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from http.client import HTTPException
+from typing import ClassVar
 
 import numpy as np
 import psutil
@@ -27,8 +29,10 @@ from sites import installed
 from starlette.requests import Request
 
 from bottleneck import Head, Predictor, ServeSettings
+from bottleneck.records import Prediction
 from bottleneck.serve import bind
 from bottleneck.serve.answering import Heads
+from bottleneck.serve.app import make_app
 from bottleneck.serve.batching import Batcher
 from bottleneck.serve.bodies import Bodies
 
@@ -146,7 +150,7 @@ def test_refusals_are_one_sentence_without_a_path_of_the_server(serving, served_
         (kind, b"--Y", 400),
         (f"{multipart}; boundary=", whole, 400),
         (kind, whole, 422),
-        (kind, form(*[("x", images[0])] * 65)[1], 400),
+        (kind, form(*[("x", images[0])] * 65)[1], 413),
     ):
         answers.append(server.ask("/predict", body, content_type=content_type))
         assert answers[-1].status == status, (content_type, answers[-1].text)
@@ -164,6 +168,10 @@ def test_refusals_are_one_sentence_without_a_path_of_the_server(serving, served_
         refused = answer_of(raw)
     assert (refused.status, refused.headers["connection"]) == (400, "close")
     assert refused.content["error"].startswith("the request is not HTTP/1.1; see /docs")
+    assert server.figure('bottleneck_requests_total{path="",status="400"}') == 1
+    assert server.figure('bottleneck_requests_total{path="other",status="404"}') == 2
+    assert server.figure('bottleneck_requests_total{path="/predict",status="404"}') == 1
+    assert server.figure('bottleneck_requests_total{path="/",status="405"}') == 1
     assert server.predict(images[0]).status == 200
 
 
@@ -178,6 +186,8 @@ def test_too_many_connections_are_told_as_other_errors(serving, images):
         each.close()
     until(lambda: server.ask("/health").status == 200)
     assert server.predict(images[0]).status == 200
+    assert server.figure('bottleneck_requests_total{path="/predict",status="503"}') == 1
+    assert server.figure('bottleneck_requests_total{path="/health",status="503"}') >= 1
 
 
 def test_limits_of_size_pixels_and_number(serving, images):
@@ -194,15 +204,16 @@ def test_limits_of_size_pixels_and_number(serving, images):
     crops(1, size=49)[0].save(wide, "png")
     assert "more than the limit of 2,304" in server.predict(wide.getvalue()).content["error"]
     many = server.predict(*images[:4])
-    assert (many.status, many.headers["retry-after"]) == (429, "1")
-    assert many.content["error"] == "too many images are waiting; try again later"
+    assert (many.status, many.headers.get("retry-after")) == (413, None)  # never succeeds
+    told = "the request has too many files; send at most 3 at a time"
+    assert many.content["error"] == told
     assert server.predict(*images[:3]).status == 200
-    assert server.figure('bottleneck_requests_total{path="/predict",status="413"}') == 2
+    assert server.figure('bottleneck_requests_total{path="/predict",status="413"}') == 3
 
 
 def test_bytes_of_requests_count_until_they_are_answered(monkeypatch):
     monkeypatch.setattr("bottleneck.serve.bodies._HELD", 0)
-    bodies = Bodies(10, timeout=5)
+    bodies = Bodies(10, timeout=5, queue=3)
 
     def request() -> Request:
         async def receive() -> dict[str, object]:
@@ -281,13 +292,13 @@ def test_pages_of_other_sites_do_not_reach_a_server_without_a_token(serving, ima
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("nope",), "no head 'nope' in"),
+        (("--port", "0", "nope"), "no head 'nope' in"),
         (("--host", "0.0.0.0", "h"), "--host 0.0.0.0 can be reached from other machines"),
         (("--host", "::", "h"), "--host :: can be reached from other machines"),
         (("--host", "no.such.host.invalid", "h"), "is not an address of this machine"),
         (("--host", "192.0.2.1", "--token", TOKEN, "h"), "give another --port or --host"),
         (("--token", "short", "h"), "--token must have at least 16 letters"),
-        (("h", "h"), "two heads have the name 'h'; give each once"),
+        (("--port", "0", "h", "h"), "two heads have the name 'h'; give each once"),
         (("--port", "70000", "h"), "--port must be a whole number from 0 to 65535, got '70000'"),
         (("--port", "0", "--abstain", "99", "blind"), "does not know how far images are"),
     ],
@@ -321,7 +332,7 @@ def test_a_port_in_use_and_a_missing_library(bottleneck, served_heads, monkeypat
 class Odd:
     """Answers numbers, and fails where one is odd."""
 
-    workers, batch_size, few = 2, 4, 8
+    workers, decoders, batch_size, few = 2, 2, 4, 8
 
     def begin_thread(self, *, few: bool) -> None: ...
 
@@ -349,6 +360,109 @@ def test_an_image_that_fails_leaves_those_of_its_batch_alone():
     assert all(isinstance(each, ValueError) for each in found[1::2])
     assert sum(sizes) == 40
     assert max(sizes) > 1
+
+
+class Failing:
+    """Answers ``slow`` after a second, and fails for what else it is given."""
+
+    workers = decoders = batch_size = few = 1
+    errors: ClassVar = {
+        b"memory": MemoryError(),
+        b"cuda": RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+        b"broken": ValueError("in /home/me/heads"),
+    }
+
+    def begin_thread(self, *, few: bool) -> None: ...
+
+    def ready(self, data: bytes) -> bytes:
+        return data
+
+    def answers(self, images, *, few: bool) -> list[dict[str, Prediction]]:  # noqa: ARG002 - one way
+        for data in images:
+            if data in self.errors:
+                raise self.errors[data]
+        time.sleep(1)
+        return [{"h": Prediction("", "a", scores={}, probabilities={"a": 1.0})} for _ in images]
+
+    def facts(self) -> list[dict[str, str]]:
+        return [{"head": "h", "digest": "0"}]
+
+
+def asked(*bodies: bytes, **settings) -> list[Answered]:
+    """The answers to bodies that are sent at the same time, in this process."""
+    app = make_app(Failing(), ServeSettings(**settings))
+
+    async def ask(body: bytes) -> Answered:
+        sent: list[dict] = []
+
+        async def receive() -> dict:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: dict) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b""}
+        await app({**scope, "headers": []}, receive, send)
+        start, content = sent[0], sent[1]["body"].decode()
+        headers = {name.decode(): value.decode() for name, value in start["headers"]}
+        return Answered(start["status"], json.loads(content), headers, content)
+
+    async def every() -> list[Answered]:
+        async with app.router.lifespan_context(app):
+            return await asyncio.gather(*map(ask, bodies))
+
+    return asyncio.run(every())
+
+
+def test_too_little_time_and_memory_and_a_full_queue_are_told():
+    (late,) = asked(b"slow", timeout=0.1)
+    assert (late.status, late.headers["retry-after"]) == (503, "5")
+    assert late.content == {"error": "there was no answer after 0.1 s; try again later"}
+    for short in asked(b"memory", b"cuda"):
+        assert short.status == 503
+        assert short.content["error"].startswith("the server has not enough memory; send fewer")
+    first, second = asked(b"slow", b"slow", queue=1)
+    assert (first.status, second.status, second.headers["retry-after"]) == (200, 429, "1")
+    assert second.content["error"] == "too many images are waiting; try again later"
+
+
+def test_a_failure_is_told_in_the_log_only(caplog):
+    (failed,) = asked(b"broken")
+    assert failed.status == 500
+    assert failed.content == {"error": "the server failed; its own output says why"}
+    assert "in /home/me/heads" in caplog.text
+
+
+def test_answers_are_as_openapi_describes_them(serving, images):
+    """Each status, and each key."""
+    server, secret = serving("h", "--queue", 3), serving("h", "--token", TOKEN)
+    description = server.ask("/openapi.json").content
+    schemas = description["components"]["schemas"]
+    asked = [
+        ("/predict", "post", server.predict(images[0], b"no image", images[1]), 200),
+        ("/predict", "post", server.predict(b""), 400),
+        ("/predict", "post", secret.predict(images[0]), 401),
+        ("/predict", "post", server.predict(images[0], query="?head=no"), 404),
+        ("/predict", "post", server.predict(*images[:4]), 413),
+        ("/predict", "post", server.predict(images[0], Host="evil.example"), 421),
+        ("/predict", "post", server.predict(b"no image"), 422),
+        ("/health", "get", server.ask("/health"), 200),
+        ("/health", "get", server.ask("/health", Host="evil.example"), 421),
+        ("/info", "get", server.ask("/info", Host="evil.example"), 421),
+        ("/info", "get", secret.ask("/info"), 401),
+        ("/metrics", "get", secret.ask("/metrics"), 401),
+    ]
+    for path, method, answer, status in asked:
+        assert answer.status == status
+        told = description["paths"][path][method]["responses"][str(status)]
+        schema = told["content"]["application/json"]["schema"]
+        known = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+        assert answer.content.keys() == known["properties"].keys()
+        for each in answer.content.get("predictions", ()):
+            assert each.keys() <= schemas["Prediction"]["properties"].keys()
+    for path in ("/predict", "/health", "/info", "/metrics"):
+        (method,) = description["paths"][path].values()
+        assert {"421", "500", "503"} <= method["responses"].keys()
 
 
 def test_requests_at_the_same_time_share_batches(serving, images, expected):
@@ -400,20 +514,39 @@ def test_killed_and_slow_clients_change_nothing_for_others(serving, images, expe
     until(lambda: server.figure("bottleneck_waiting_images") == 0)
 
 
-def test_sigterm_answers_what_has_begun(serving):
-    """All requests that were sent whole are answered; then nobody listens."""
+def test_sigterm_answers_what_has_begun(serving, images, expected):
+    """All requests that were sent whole are answered, and rightly; then nobody listens.
+
+    Other clients keep sending until they are refused.
+    """
     server = serving("h", "--timeout", 600)
     content = io.BytesIO()
     crops(1, size=300)[0].resize((1500, 1500)).save(content, "png", compress_level=1)
     kind, body = form(*[(f"{number}.png", content.getvalue()) for number in range(4)])
+    alone = shares(server.ask("/predict", body, content_type=kind))
     clients = [server.connect() for _ in range(6)]
-    for client in clients:
-        client.request("POST", "/predict", body, {"content-type": kind})
-    until(lambda: server.figure("bottleneck_waiting_images") > 8)
-    os.kill(server.process.pid, signal.SIGTERM)
-    answers = [answer_of(client) for client in clients]
+
+    def go_on(number: int) -> list[Answered]:
+        found = []
+        with suppress(OSError, HTTPException):
+            while True:
+                found.append(server.predict(images[number]))
+        return found
+
+    with ThreadPoolExecutor(3) as pool:
+        others = [pool.submit(go_on, number) for number in range(3)]
+        for client in clients:
+            client.request("POST", "/predict", body, {"content-type": kind})
+        until(lambda: server.figure("bottleneck_waiting_images") > 8)
+        os.kill(server.process.pid, signal.SIGTERM)
+        answers = [answer_of(client) for client in clients]
     assert [answer.status for answer in answers] == [200] * 6
-    assert all(len(answer.content["predictions"]) == 4 for answer in answers)
+    assert all(np.allclose(shares(answer), alone, atol=1e-4) for answer in answers)
+    for number, other in enumerate(others):
+        assert other.result()
+        for answer in other.result():
+            assert answer.status == 200
+            assert np.allclose(shares(answer), expected[number : number + 1], atol=1e-4)
     server.process.join(60)
     assert server.process.exitcode == 128 + signal.SIGTERM
     with pytest.raises(ConnectionRefusedError):

@@ -3,27 +3,20 @@
 All need Chromium, as for ``test_report_page.py``. About 20 s in the second tier.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from conftest import crops
 from served import Running
-from test_report_page import CHROMIUM, CONTRAST, FILES, pytestmark, sync_api  # noqa: F401 - for all tests
+from test_report_page import CONTRAST, FILES, pytestmark  # noqa: F401 - for all tests
+
+from bottleneck import Head
 
 TOKEN = "0123456789abcdef"
 EXPECTED = re.compile(r"status of 4\d\d|net::ERR_CONNECTION_REFUSED")
 """What Chromium's console says of images that are refused, and of a server that has ended."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with sync_api.sync_playwright() as started:
-        root = ["--no-sandbox"] * (os.geteuid() == 0)
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=root)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -92,6 +85,22 @@ def test_images_are_answered_with_bars(serving, opened, files):
     assert widths == pytest.approx([share / 100 for share in shares], abs=0.02)
     assert result.locator("img").evaluate("each => each.naturalWidth") == 48
     assert result.locator(".answer").inner_text() == result.locator("dt").first.inner_text()
+
+
+def test_classes_that_are_numbers_are_in_the_order_of_their_probabilities(
+    serving, served_heads, opened, files, tmp_path
+):
+    head = replace(Head.load(served_heads / "h"), classes=("1", "2"))
+    head.save(tmp_path / "up")
+    exchanged = {name: each[::-1].copy() for name, each in head.model.arrays.items()}
+    replace(head, model=replace(head.model, **exchanged)).save(tmp_path / "down")
+    page = opened(serving(tmp_path / "up", tmp_path / "down"))
+    choose(page, files[:1])
+    first = page.locator(".bars").evaluate_all(
+        "found => found.map((each) => each.querySelector('dt').textContent)"
+    )
+    assert first == page.locator(".answer").all_inner_texts()
+    assert set(first) == {"1", "2"}
 
 
 def test_images_are_dropped(serving, opened):

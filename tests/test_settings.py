@@ -85,6 +85,7 @@ def reference() -> str:
         parts.append("\n| option | default | |\n| --- | --- | --- |\n")
         for value in command.values.values():
             text = value.doc
+            text = text.replace("[", r"\[")  # which would begin a link
             for parameter, flag in flags.items():
                 text = text.replace(f"`{parameter}`", f"`{flag}`")
             if len(value.choices) > 1:
@@ -261,7 +262,8 @@ WITHOUT_EFFECT = [
     ("leaderboard --finetuned --compare 1 2", "--compare"),
     ("leaderboard --by model --compare 1 2", "--compare"),
     ("leaderboard --pareto x.png", "--by"),
-    ("leaderboard --cache other", "--by"),
+    ("extract --model vgg16 --ray-address h:1", "--engine ray"),
+    ("extract --model vgg16 --workers 2", "--engine ray"),
     ("report --set x --head y", "--head"),
     ("report --all --images 3", "--all"),
     ("report --all --format md", "--all"),

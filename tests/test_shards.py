@@ -106,6 +106,30 @@ def test_a_shard_may_be_empty_and_be_repeated(make_images, little):
     assert sum(counts) + done.computed == 6
 
 
+def test_a_shard_that_is_repeated_after_the_last_one_leaves_nothing(folder, little):
+    """Neither that with the bad image nor another one; a file that is new there is computed."""
+    base = FrozenBase(little, "second", weights="random")
+    for number in (1, 2, 3):
+        done = extract_features(folder, base, "cache", shard=f"{number}/3")
+    for number in (1, 2, 3):
+        again = extract_features(folder, base, "cache", shard=f"{number}/3")
+        assert not isinstance(again, ExtractedShard)
+        assert again.computed == 0
+        assert again.rejected == done.rejected
+        assert not Path("cache/shards").exists()
+    whole = (folder / "cat/008.png").read_bytes()
+    (folder / "cat/007.png").write_bytes(whole + b" ")
+    items = ImageSet.from_folder(folder).items
+    (new,) = (item.digest for item in items if item.path.endswith("cat/007.png"))
+    own = Shard.number_of(new, 3)
+    again = [
+        extract_features(folder, base, "cache", shard=f"{n % 3 + 1}/3") for n in range(own, own + 3)
+    ]
+    assert sum(each.computed for each in again) == 1
+    assert not isinstance(again[-1], ExtractedShard)
+    assert again[-1].rejected == []
+
+
 def test_two_numbers_of_shards_are_refused_while_images_are_missing(folder, little):
     base = FrozenBase(little, "second", weights="random")
     extract_features(folder, base, "cache", shard="1/2")

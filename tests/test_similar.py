@@ -59,7 +59,7 @@ def test_the_nearest_rows_are_those_of_all_cosines(dtype):
 def test_joined_layers_count_alike():
     """Whatever the sizes of their values; the mean of the cosines of each."""
     generator = np.random.default_rng(0)
-    parts = [generator.normal(size=(3000, d)).astype(np.float32) for d in (40, 9)]
+    parts = [generator.normal(size=(2000, d)).astype(np.float32) for d in (40, 9)]
     X = np.hstack([parts[0], 1e4 * parts[1]])
     places, cosines = nearest(X, X[:20], 6, widths=(40, 9))
     expected = np.mean([cosine_similarity(each[:20], each) for each in parts], axis=0)
@@ -67,6 +67,12 @@ def test_joined_layers_count_alike():
     assert np.allclose(cosines, np.take_along_axis(expected, order, axis=1), atol=2e-6)
     assert (places == order).mean() > 0.99
     assert (nearest(X, X[:20], 6)[0] != order).mean() > 0.1
+    every = np.mean([cosine_similarity(each) for each in parts], axis=0)
+    nearby = 1 - np.sort(every, axis=1)[:, -6:-1].mean(axis=1)
+    assert np.allclose(neighbour_distances(X, 5, widths=(40, 9)), nearby, atol=2e-6)
+    first, second = np.nonzero(np.triu(every > 0.85, 1))  # none is of more than two
+    groups = near_duplicate_groups(X, 0.85, widths=(40, 9))
+    assert [each.tolist() for each in groups] == np.stack([first, second], axis=1).tolist()
 
 
 def test_equal_cosines_are_in_the_order_of_the_rows():
@@ -246,6 +252,11 @@ def test_images_that_cannot_be_used_are_listed(bottleneck, unlabelled):
         (("data/cat/000.png", "--top", "0"), 2, "--top must be a whole number of at least 1"),
         (("none.png",), 2, "none.png"),
         (("data/t.csv", "--output", "data/t.csv"), 2, "and would be replaced"),
+        (
+            ("data", "--gallery", "data/cat/000.png"),
+            2,
+            "--gallery 'data/cat/000.png' is one of the",
+        ),
         (
             ("data/cat/000.png", "--gallery", "a.xyz"),
             2,

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scaled import LeastScaler
 from scipy.optimize import minimize
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from bottleneck.solvers import path, reduce_rows
-from bottleneck.solvers.losses import LOSSES, evaluate_rows
+from bottleneck.solvers.closed_form import fit_ridge
+from bottleneck.solvers.losses import LOSSES, Targets, evaluate_rows, in_steps
 from bottleneck.solvers.path import PathPoint, fit_path, step_path
 
 GRID = tuple(10.0**exponent for exponent in range(-6, 2))
@@ -312,3 +313,41 @@ def test_steps_find_the_solutions_of_the_whole_path(loss, order):
         assert own.C == C
         np.testing.assert_allclose(own.weight, theirs.weight, atol=1e-4)
         np.testing.assert_allclose(own.objective, theirs.objective, rtol=1e-9)
+
+
+def test_the_zeros_of_a_cholesky_factor_are_not_multiplied() -> None:
+    """Nearly half of it; some rows are not fitted on. Rows without such zeros stay as they are."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(1200) % 3
+    chosen = np.flatnonzero(generator.random(1200) < 0.9)
+    weights = generator.uniform(0.5, 2, (1200, 2))
+    columns = generator.normal(size=(1200, 6))
+    for width, most in ((1500, 0.7), (900, 1.0)):
+        rows = reduce_rows(generator.normal(size=(1200, width)).astype(np.float32)).rows
+        rows = rows.astype(np.float64)
+        order, parts = in_steps(rows, chosen)
+        assert sorted(order) == chosen.tolist()
+        assert sum(part.size for part in parts) <= most * rows[chosen].size
+        assert (len(parts) > 1) == (most < 1)
+        targets, own = Targets.of(labels, "softmax"), columns[: rows.shape[1] + 1]
+        found = evaluate_rows(parts, targets.take(order), weights[order], own)
+        plain = evaluate_rows([rows[chosen]], targets.take(chosen), weights[chosen], own)
+        for each, other in zip(found, plain, strict=True):
+            np.testing.assert_allclose(each, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 8, 45])
+@pytest.mark.parametrize("shape", [(60, 9), (60, 2), (60, 1), (50, 90)])
+def test_ridge_of_many_values_equals_scikit_learn(shape, count):
+    """With sample weights and rows that are held out, and also where a feature is constant."""
+    generator = np.random.default_rng(0)
+    X, y = generator.normal(size=shape), np.arange(shape[0]) % 3
+    X[:, 3:4] = 1.0
+    reduction = reduce_rows(X)
+    weights = generator.uniform(0.5, 2, len(X)) * (generator.random(len(X)) < 0.8)
+    grid = np.logspace(5, -6, count).tolist()
+    targets = 2.0 * (y[:, None] == np.arange(3)) - 1
+    for C, (weight, bias, _) in zip(grid, fit_ridge(reduction, y, weights, grid), strict=True):
+        theirs = Ridge(1 / (2 * C), solver="svd").fit(reduction.rows, targets, weights)
+        own = reduction.rows @ weight.T + bias
+        assert np.abs(own - theirs.predict(reduction.rows)).max() < 1e-6

@@ -471,8 +471,6 @@ def hub(monkeypatch) -> Iterator[type[Hub]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        for name in ("http_proxy", "HTTP_PROXY"):
-            monkeypatch.delenv(name)
         endpoint = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
         monkeypatch.setattr(

@@ -54,6 +54,17 @@ def test_copies_and_certain_rows_come_last():
     assert sorted(choose_uncertain(np.zeros((4, 2)), np.zeros(4), 3)) != []
 
 
+def test_joined_layers_count_alike():
+    """The choice is the same whatever the scale of a layer."""
+    rng = np.random.default_rng(0)
+    parts, unsure = [rng.normal(size=(200, d)) for d in (12, 5)], rng.random(200)
+    first, other = (
+        choose_uncertain(np.hstack([scale * parts[0], parts[1]]), unsure, 30, widths=(12, 5))
+        for scale in (1.0, 1e4)
+    )
+    assert first.tolist() == other.tolist()
+
+
 def test_a_choice_of_fewer_is_its_beginning():
     rng = np.random.default_rng(0)
     X, unsure = rng.normal(size=(200, 8)), rng.random(200)

@@ -137,6 +137,16 @@ def test_an_image_unlike_all_others_and_look_alikes_are_found(features):
     )
 
 
+def test_an_outlier_of_one_joined_layer_is_found_whatever_its_scale(features):
+    rng = np.random.default_rng(0)
+    small, large = (rng.normal(size=(len(features), 20)) * 0.1 + 1 for _ in range(2))
+    small[7] = -1
+    X = np.hstack([small, 1000 * large]).astype(np.float32)
+    found = find_suspects(replace(features, X=X, widths=(20, 20)), clf="lda")
+    assert [each.path for each in found.outliers] == [features.paths[7]]
+    assert found.outliers[0].distance == pytest.approx(1, abs=0.1)
+
+
 def test_distances_leave_the_row_itself_out():
     X = np.eye(3, dtype=np.float32)
     assert neighbour_distances(X, 10).tolist() == [1, 1, 1]
@@ -191,11 +201,15 @@ def test_the_command_lists_draws_and_corrects(bottleneck, faces_here):
     shown = bottleneck("suspects", "--clf", "lda", "--top", 3, "--gallery", "s.png")
     assert "judged by lda on 5 folds: 3 suspects" in shown.out
     assert rows[0]["path"][-12:] in shown.out
+    alone = {each["path"] for name in ("labels", "outliers") for each in told[name]}
+    together = [path for each in told["look_alikes"] for path in each["paths"]]
     with Image.open("s.png") as sheet:
-        assert sheet.size == (512, 266)
+        assert sheet.size[0] * sheet.size[1] > 96 * 96 * len([*alone, *together])
     page = bottleneck("suspects", "--clf", "lda", "--top", 3, "--gallery", "s.html")
-    assert page.err.endswith("3 images shown in s.html\n")
-    assert Path("s.html").read_text().count("data:image/jpeg") == 3
+    assert page.err.endswith(f"{len([*alone, *together])} images shown in s.html\n")
+    text = Path("s.html").read_text()
+    assert text.count("data:image/jpeg") == len([*alone, *together])
+    assert text.count("outlier ") == len(told["outliers"])
     printed = bottleneck("suspects", "--clf", "lda", "--top", 3, "--csv").out
     assert printed == Path("s.csv").read_text()
 

@@ -26,7 +26,7 @@ from bottleneck import (
     select_layers,
 )
 from bottleneck.errors import DamagedError, DataError, UsageError
-from bottleneck.experiments import scores
+from bottleneck.experiments import rank, scores, unselected
 from bottleneck.heads import C_GRID, MLP, cross_validate
 from bottleneck.heads.prepare import make_problem, recipe_of
 
@@ -170,6 +170,20 @@ def test_experiments_have_scores_on_folds_within(faces_cache, layers):
         assert 0.5 < fold["inner_accuracy"] <= 1
         assert {f"inner_{name}" for name in ("accuracy", "log_loss")} < set(fold)
     assert "inner_accuracy" not in scores(found)
+
+
+def test_values_that_overfit_are_not_fitted_on_folds_within(faces_cache, layers):
+    """They say so in the log, and the choice is one of the others."""
+    found = run_sweep(faces_cache, layers, LOG, clfs=("softmax",), cv=3)
+    assert [each.settings["C"] for each in found] == list(C_GRID)
+    tried = [["inner_accuracy" in fold for fold in each.folds] for each in found]
+    skipped = [["inner_skipped" in fold for fold in each.folds] for each in found]
+    assert np.logical_xor(tried, skipped).all()
+    assert all(0 < fold.sum() < len(C_GRID) for fold in np.transpose(tried))
+    assert set(scores(found[-1])) == set(scores(found[0]))
+    number, score = unselected(rank(found), "accuracy")
+    assert number == len(C_GRID)
+    assert 0.5 < score <= 1
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])

@@ -113,6 +113,7 @@ def test_listed_layers_are_joined(paths, calls):
     assert (scores == head.decision_function(found)).all()
 
 
+@pytest.mark.ci
 def test_layers_are_scaled_apart_as_by_fit_head(faces):
     own = {"model": "squeezenet1_1", "weights": "random", "layer": ["features.3", "features.12"]}
     base = FrozenBase("squeezenet1_1", own["layer"], weights="random")

@@ -114,7 +114,7 @@ def test_epochs_are_planned_to_fit(bottleneck, started):
     assert scores["planned_epochs"] == len(scores["history"]) == planned
     assert 1 <= planned < 3
     assert re.search(
-        rf"^finetune: {planned} of 20 epochs planned, \d\S* s each, 0:00:0\d|\d\S* s in all, "
+        rf"^finetune: {planned} of 20 epochs planned, \d\S* s each, (0:00:0\d|\d\S* s) in all, "
         r"\d\.\d GB of memory$",
         done.err,
         re.MULTILINE,

@@ -45,6 +45,24 @@ def test_the_gain_is_paired_over_the_images():
     assert found.shown_gain == "+0.167 (+0.031 to +0.303)"
 
 
+def test_images_of_a_group_count_as_one():
+    """By an independent sum, over two groups of two and three images alone."""
+    pairs, groups = ["01", "01", "11", "10", "01", "11", "00"], [0, 0, 1, 1, None, None, None]
+    record = read_record(record_with(*pairs), ModelRecord)
+    rows = zip(record.judged, groups, strict=True)
+    named = [each if group is None else {**each, "group": group} for each, group in rows]
+    file = Path("heads/tuned/model.json")
+    write_record(file, replace(record, judged=named))
+    found = FineTuned.of("x", read_record(file, ModelRecord))
+    mean = 2 / 7
+    sums = [2 - 2 * mean, -1 - 2 * mean, 1 - mean, -mean, -mean]
+    error = (5 / 4 * sum(each**2 for each in sums)) ** 0.5 / 7
+    half = 2.7764451 * error
+    assert found.interval == pytest.approx((mean - half, mean + half), rel=1e-6)
+    one = [{**each, "group": 3} for each in record.judged]
+    assert FineTuned.of("x", replace(record, judged=one)).interval == (mean - 3, mean + 3)
+
+
 def test_no_change_leaves_the_rule_of_three():
     record = read_record(record_with(*["11"] * 100), ModelRecord)
     assert FineTuned.of("x", record).interval == (-0.03, 0.03)

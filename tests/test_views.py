@@ -471,7 +471,7 @@ def test_the_examples_of_the_page_on_views_run(bottleneck, capsys):
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     exec(compile(code, "views.md", "exec"), {})
     assert "(54, 1280)" in capsys.readouterr().out
-    (own,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (own,) = re.findall(r"^```yaml[^\n]*\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     Path("own.yaml").write_text(own)
     assert find_policy("own.yaml").whole
     assert set(POLICIES) <= set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))

@@ -2,7 +2,7 @@
 
 from bottleneck.advise.advice import Advice, advise_on
 from bottleneck.advise.bases import BaseChoice, BaseScore, JoinedBases
-from bottleneck.advise.commands import Step, next_step, outcomes
+from bottleneck.advise.commands import Step, next_step, outcome, outcomes
 from bottleneck.advise.curve import Estimate, LearningCurve
 from bottleneck.advise.evidence import Evidence
 from bottleneck.advise.kept import keep_advice, last_advice, layer_to_train, read_advice
@@ -28,6 +28,7 @@ __all__ = [
     "last_advice",
     "layer_to_train",
     "next_step",
+    "outcome",
     "outcomes",
     "read_advice",
 ]

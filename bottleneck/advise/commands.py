@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bottleneck.advise.advice import Advice
 from bottleneck.advise.bases import of_base
-from bottleneck.advise.curve import Estimate
+from bottleneck.advise.kept import last_advice
 from bottleneck.advise.verdict import (
     CEILING,
     EARLIER_LAYER,
@@ -38,6 +39,14 @@ _FITS = 4
 values in more folds: 3 to 4 times for softmax and lda, more for svm and mlp."""
 _MOST_BYTES = 2 * 10**9
 """Of activations that the command caches: more are left to the user."""
+
+
+class _Named(NamedTuple):
+    """A head that a verdict names: its features, its classifier, and the fit of it."""
+
+    source: AnySource
+    clf: str
+    step: "Step"
 
 
 class Step(NamedTuple):
@@ -75,9 +84,28 @@ def outcomes(advice: Advice, heads: str | Path) -> list[tuple[FineTuned, str]]:
         The result of each model, and whether it bears the verdict out, in words.
     """
     return [
-        (each, borne_out(advice.verdict, advice.evidence, Estimate(each.gain, *each.interval)))
+        (each, borne_out(advice.verdict, advice.evidence, each))
         for each in fine_tuned(heads, advice.source)
     ]
+
+
+def outcome(tuned: FineTuned, cache: Cache) -> str:
+    """Return whether fine-tuning bears out the last verdict on the features that it started from.
+
+    Parameters
+    ----------
+    tuned : FineTuned
+        The result of fine-tuning.
+    cache : Cache
+        The cache with the advice.
+
+    Returns
+    -------
+    str
+        In words; empty if there was no advice.
+    """
+    advice = last_advice(cache, tuned.source)
+    return borne_out(advice.verdict, advice.evidence, tuned) if advice else ""
 
 
 def next_step(
@@ -85,9 +113,9 @@ def next_step(
 ) -> Step:
     """Return the command that follows from a verdict.
 
-    Where it needs a head on the judged features and `heads` has none, it is the command that fits
-    one. Where such a head was fine-tuned with a gain, it is the one that extracts the features of
-    the fine-tuned network.
+    Where it needs a head that `heads` lacks, it is the command that fits one. Where a head on the
+    judged features was fine-tuned with a gain, it is the one that extracts the features of the
+    fine-tuned network. Where all that the verdict names is done, the head is judged.
 
     Parameters
     ----------
@@ -110,15 +138,16 @@ def next_step(
     if advice.bases:
         selections = of_base(selections, advice.source.model)
     layers = [each for each in selections if isinstance(each, FeatureSource)]
-    joined = next((each for each in selections if isinstance(each, JoinedSource)), None)
-    step = _joined_bases(advice, cache) or _cached_gain(advice, images, joined)
+    named = _joined_bases(advice, cache) or _cached_gain(advice, images, selections)
+    done = named and _head_on(advice, Path(heads), named.source, named.clf)
+    step = named.step if named and not done else None
     further = partial(_further_images, advice.verdict, layers, images, cache)
     if step is None and not advice.verdict.layer:
-        step = further()
-    if step is None and (head := _head_on(advice, Path(heads))):
+        step = further() or (_judged_head(advice, images, done, []) if done else None)
+    if step is None and (head := _head_on(advice, Path(heads), advice.source, advice.clf)):
         tuned = fine_tuned(heads, advice.source)
         step = _fine_tuning(advice, layers, images, cache, head=head, tuned=tuned)
-        step = step or further() or _judged_head(advice, images, head, tuned)
+        step = step or further() or _judged_head(advice, images, done or head, tuned)
     step = step or _fit_head(advice, images, advice.clf)
     where = cache_option(cache)
     if step.command[0] != "extract" and Path(heads) != Path("heads"):
@@ -126,7 +155,7 @@ def next_step(
     return step._replace(command=["bottleneck", *step.command, *where])
 
 
-def _joined_bases(advice: Advice, cache: Cache) -> Step | None:
+def _joined_bases(advice: Advice, cache: Cache) -> _Named | None:
     """Return the fit of a head on two bases, if joining them pays and options can select them."""
     if not (advice.bases and advice.bases.joined.pays):
         return None
@@ -146,26 +175,32 @@ def _joined_bases(advice: Advice, cache: Cache) -> Step | None:
             found = select_layers(cache, asked)[-1]
             if set(found.features) == set(source.features):
                 where = ["--set", source.image_set, *options, "--join", *option]
-                return Step(["fit-head", *where, "--clf", advice.clf], None, "")
+                fit = Step(["fit-head", *where, "--clf", advice.clf], None, "")
+                return _Named(found, advice.clf, fit)
     return None
 
 
-def _cached_gain(advice: Advice, images: ImageSet, joined: JoinedSource | None) -> Step | None:
+def _cached_gain(
+    advice: Advice, images: ImageSet, selections: Sequence[AnySource]
+) -> _Named | None:
     """Return the fit of another layer or head, if the verdict says that it gains."""
     verdict, evidence = advice.verdict, advice.evidence
     if verdict.kind in {EARLIER_LAYER, POOLING}:
         layer = next(each for each in evidence.layers if each.difference == verdict.gain)
-        options = ["--layer", layer.layer, "--pool", layer.pool]
-        return _fit_head(advice, images, advice.clf, options)
+        options, named = ["--layer", layer.layer, "--pool", layer.pool], (layer.layer, layer.pool)
+        source = next(each for each in selections if (each.layer_name, each.pool) == named)
+        return _Named(source, advice.clf, _fit_head(advice, images, advice.clf, options))
+    joined = next((each for each in selections if isinstance(each, JoinedSource)), None)
     if verdict.kind == JOINED and joined:
         layers = dict.fromkeys(part.layer_name for part in joined.parts)
         pools = dict.fromkeys(part.pool for part in joined.parts if not part.is_vector)
         options = [each for name in layers for each in ("--layer", name)]
         options += [each for pool in pools for each in ("--pool", pool)]
-        return _fit_head(advice, images, advice.clf, [*options, "--join"])
+        fit = _fit_head(advice, images, advice.clf, [*options, "--join"])
+        return _Named(joined, advice.clf, fit)
     if verdict.kind == HEAD:
         better = next(each for each in evidence.heads if each.difference == verdict.gain)
-        return _fit_head(advice, images, better.clf)
+        return _Named(advice.source, better.clf, _fit_head(advice, images, better.clf))
     return None
 
 
@@ -198,17 +233,19 @@ def _fine_tuning(
     return None if tried else _training(advice, head, images)
 
 
-def _judged_head(
-    advice: Advice, images: ImageSet, head: str, tuned: Sequence[FineTuned]
-) -> Step | None:
-    """Return the evaluation of the head, or of a better fine-tuned one, if images are held out."""
+def _judged_head(advice: Advice, images: ImageSet, head: str, tuned: Sequence[FineTuned]) -> Step:
+    """Return the evaluation of the head, or of a better fine-tuned one.
+
+    Where no images are held out, it is the report, which shows the images and says what is missing.
+    """
     splits = {item.split for item in images.items}
     split = next((each for each in ("test", "val") if each in splits), None)
-    if not split:
-        return None
     if better := [each for each in tuned if each.gain > 0]:
         head = Path(max(better, key=lambda each: each.gain).model).name
-    errors = ["--errors", "errors.csv"] if advice.verdict.kind == CEILING else []
+    noisy = advice.verdict.kind == CEILING
+    if not split:
+        return Step(["report", "--head", head, *["--suspects"] * noisy], None, "")
+    errors = ["--errors", "errors.csv"] if noisy else []
     return Step(["evaluate", "--head", head, "--split", split, *errors], None, "")
 
 
@@ -260,17 +297,17 @@ def _timed(command: list[str], seconds: float | None, basis: str) -> Step:
     return Step(command, None, "") if seconds is None else Step(command, seconds / 60, basis)
 
 
-def _head_on(advice: Advice, heads: Path) -> str | None:
-    """Return the newest head on the judged features of these images, by the judged classifier.
+def _head_on(advice: Advice, heads: Path, source: AnySource, clf: str) -> str | None:
+    """Return the newest head on some features of the judged images, by a classifier.
 
     A fine-tuning in which no epoch was better leaves the network as it is, and a head on the same
     features that lacks the validation images: it is only taken if there is no other.
     """
-    found = {}
+    found, wanted = {}, replace(source, split_digests=advice.source.split_digests)
     for name in head_names(heads):
         with suppress(BottleneckError):
             record = read_record(heads / name / METADATA_FILE, HeadRecord)
-            judged = record.source and same_rows(record.source, advice.source)
-            if judged and record.clf == advice.clf:
+            same = record.source and same_rows(record.source, wanted)
+            if same and record.clf == clf:
                 found[name] = ("unfreeze" not in record.hyperparameters, record.created)
     return max(found, key=found.__getitem__, default=None)

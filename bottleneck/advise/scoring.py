@@ -13,7 +13,9 @@ import numpy as np
 from bottleneck.advise.curve import Samples
 from bottleneck.advise.fitting import fit_fold
 from bottleneck.errors import DataError, UsageError, counted
+from bottleneck.experiments import RULE_OF_THREE
 from bottleneck.features import Features
+from bottleneck.heads.choosing import deal_groups
 from bottleneck.heads.prepare import problem_of, validation_rows, with_validation
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
@@ -35,9 +37,6 @@ LEAST_PER_CLASS = 3
 """Distinct images per class in the smallest subset, if there are so many."""
 _LEAST = 3
 """Images of a class that leave two to fit on in the smallest folds, for the folds within them."""
-_RULE_OF_THREE = 3
-"""An event not seen in n images has a rate below 3 / n (Hanley and Lippman-Hand 1983, If Nothing
-Goes Wrong, Is Everything All Right?)."""
 
 
 FoldScores = tuple[np.ndarray, int, float, float, float]
@@ -79,7 +78,8 @@ class Bench:
     judged : np.ndarray
         Indices of the s rows that are held out.
     blocks : list of list of np.ndarray
-        For each repetition, groups of indices into the judged rows; each group is one sample.
+        For each repetition, indices into the judged rows; each block is one sample, and parts no
+        group, so that intervals allow for errors of a group that depend on each other.
     """
 
     problem: Problem
@@ -140,7 +140,8 @@ class Bench:
         """Return the fraction of rows that are classified correctly."""
         right = self.right(scored.log_probabilities)
         samples = self.over_blocks(lambda repeat, block: right[repeat, block].mean())
-        return replace(samples, least=_RULE_OF_THREE / len(self.judged))
+        groups = np.unique(self.problem.groups[self.judged])  # of one image each, if none are named
+        return replace(samples, least=RULE_OF_THREE / len(groups))
 
     def log_loss(self, scored: Scored) -> Samples:
         """Return the mean of `losses`, in nats."""
@@ -152,7 +153,8 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
     """Choose the rows to fit on and the rows to hold out; test images are neither.
 
     The held-out rows are stratified folds of the training images, or the ``val`` images if there
-    are any, which are then split into as many blocks to estimate the variance.
+    are any, which are then split into as many blocks to estimate the variance. Neither parts a
+    group.
 
     Parameters
     ----------
@@ -192,17 +194,14 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
         return Bench(problem, folds, np.arange(len(problem.X)), held_out)
     problem, fold = with_validation(problem, held.X, held.labels, held.groups)
     judged = np.flatnonzero(fold.held)
-    if len(judged) < cv:
+    part = deal_groups(problem.groups[judged], cv, problem.targets.take(judged), seed=seed)
+    if (found := part.max() + 1) < cv:
+        one = ("group of val images", "groups of val images") if problem.named else ("val image",)
         raise DataError(
-            f"image set {features.images.name!r} has {counted(len(judged), 'val image')}, but `cv` "
-            f"needs at least {cv}; add val images, or remove them to use folds of the training "
-            f"images"
+            f"image set {features.images.name!r} has {counted(found, *one)}, but `cv` needs at "
+            f"least {cv}; add val images, or remove them to use folds of the training images"
         )
-    # Dealt class by class, like cards, so that blocks are stratified.
-    shuffled = np.random.default_rng(seed).permutation(len(judged))
-    codes = problem.targets.codes[judged][shuffled]
-    order = shuffled[np.argsort(codes, kind="stable")]
-    blocks = [order[start::cv] for start in range(cv)]
+    blocks = [np.flatnonzero(part == number) for number in range(cv)]
     return Bench(problem, [[fold]] * repeats, judged, [blocks] * repeats)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from bottleneck.advise.curve import Estimate
 from bottleneck.advise.evidence import EARLY, Evidence, FineTuning
 from bottleneck.errors import counted
+from bottleneck.experiments import FineTuned
 
 __all__ = [
     "CEILING",
@@ -47,7 +48,9 @@ _NEAR_CHANCE = 0.5
 
 _TO_LEARN_FROM = 200
 """Fine-tuning gained where heads were wrong about so many training images, if these are held out;
-see docs/performance.md."""
+see docs/performance.md. Images are counted, not groups: that is what was measured."""
+_NO_GAIN = {CEILING, NOTHING_LEFT}
+"""Kinds by which fine-tuning gains nothing; the others do not tell, unless a gain is expected."""
 
 _Conclusion = tuple[str, str, Estimate | None, str | None]
 """Kind of a verdict, its reason, the expected gain, and the layer to fine-tune from."""
@@ -117,6 +120,11 @@ class Verdict:
     options: list[Option]
     tuning_gains: bool
 
+    @property
+    def expectation(self) -> bool | None:
+        """Whether fine-tuning is said to gain, or to gain nothing; None if neither is said."""
+        return self.tuning_gains or (False if self.kind in _NO_GAIN else None)
+
 
 def decide(evidence: Evidence) -> Verdict:
     """Return the verdict that follows from the evidence.
@@ -139,7 +147,7 @@ def decide(evidence: Evidence) -> Verdict:
     """
     options = _options(evidence)
     kind, text, gain, layer = _conclusion(evidence, options)
-    enough = evidence.wrong >= _TO_LEARN_FROM and kind not in {CEILING, NOTHING_LEFT}
+    enough = evidence.wrong >= _TO_LEARN_FROM and kind not in _NO_GAIN
     if enough and kind != PLATEAUED and evidence.tuning:
         layer = layer or evidence.tuning.layer
         text += (
@@ -151,27 +159,35 @@ def decide(evidence: Evidence) -> Verdict:
     return Verdict(kind, f"{kind}: {text}", layer, gain, evidence.at_most, options, gains)
 
 
-def borne_out(verdict: Verdict, evidence: Evidence, gain: Estimate) -> str:
+def borne_out(verdict: Verdict, evidence: Evidence, tuned: FineTuned) -> str:
     """Say whether a verdict is borne out by what fine-tuning gave, by the rules for gains.
+
+    A verdict that does not say whether fine-tuning gains can be neither right nor wrong about it.
 
     Parameters
     ----------
     verdict, evidence : Verdict, Evidence
         The advice.
-    gain : Estimate
-        Gain in accuracy from fine-tuning, on images that the head was not fitted on.
+    tuned : FineTuned
+        The result of fine-tuning.
 
     Returns
     -------
     str
         A clause.
     """
-    state = _state(evidence, gain)
-    told = f"'advise' expected {'a' if verdict.tuning_gains else 'no'} gain from fine-tuning"
+    expected, state = verdict.expectation, _state(evidence, Estimate(tuned.gain, *tuned.interval))
+    told = f"'advise' expected {'a' if expected else 'no'} gain from fine-tuning"
+    if expected is None:
+        told = "'advise' did not say whether fine-tuning gains"
+    if tuned.unchanged:
+        found = "" if expected is None else f", which is {'not ' if expected else ''}borne out"
+        return f"{told}{found}; no epoch was better than the head by more than a standard error"
     if state == _OPEN:
-        return f"{told}: these images are too few to show whether there is one"
-    right = (state == _SHOWN) == verdict.tuning_gains
-    return f"{told}, which is {'' if right else 'not '}borne out"
+        return f"{told}: these images are too few to show whether there is a gain"
+    if expected is None:
+        return f"{told}; a gain is {state}"
+    return f"{told}, which is {'' if (state == _SHOWN) == expected else 'not '}borne out"
 
 
 def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:

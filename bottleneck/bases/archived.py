@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bottleneck.bases.finetuned import MODEL_FILES, load_whole
+from bottleneck.bases.finetuned import MODEL_FILES, load_whole, read_finetuned
 from bottleneck.bases.hub import Repository
 from bottleneck.bases.model_files import Folder, ModelFiles
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
@@ -28,6 +28,7 @@ __all__ = [
 
 _RECORD_FILE = "base.json"
 _WEIGHTS_FILE = "base.safetensors"
+_MODEL_FILE = MODEL_FILES[0]
 _REMEDY = "unpack its .zip again"
 CONFIGS = (
     *("config.json", "preprocessor_config.json", "processor_config.json"),
@@ -116,7 +117,7 @@ def write_archived(
 
 
 def copy_finetuned(source: Path, base: str, folder: Path) -> None:
-    """Copy a fine-tuned model into the folder of an exported head.
+    """Copy a fine-tuned model into the folder of an exported head, without paths of this machine.
 
     Parameters
     ----------
@@ -135,6 +136,11 @@ def copy_finetuned(source: Path, base: str, folder: Path) -> None:
     for name in MODEL_FILES:
         if (source / name).exists():
             shutil.copyfile(source / name, folder / name)
+    record = read_finetuned(source)
+    started = record.started_from
+    weights = public_name(started.weights)
+    own = replace(started, model=public_name(started.model), weights=weights)
+    write_record(folder / _MODEL_FILE, replace(record, base=public_name(base), started_from=own))
     _copy_configs(base, folder)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from bottleneck.cache import writer as writers
 from bottleneck.cache.hdf5 import errors_of
-from bottleneck.cache.own import INFO_LOCK, is_partial, open_part
+from bottleneck.cache.index_file import opened_parts, write_index
+from bottleneck.cache.own import INFO_LOCK, is_partial
 from bottleneck.cache.parts import Part, RowIndex, as_slice, keys_of, part_files
 from bottleneck.cache.view_file import shows, view_file_content
 from bottleneck.cache.writer import PartWriter, digest_rows
@@ -147,9 +148,7 @@ class Bank:
         CacheError
             A part cannot be read.
         """
-        self.opened = self._settled(
-            lambda: {path: self.opened.get(path) or open_part(path) for path in self.part_files()}
-        )
+        self.opened = self._settled(lambda: opened_parts(self.path, self.part_files(), self.opened))
         return list(self.opened.values())
 
     def index(self, layer: str) -> RowIndex:
@@ -237,7 +236,8 @@ class Bank:
             As for `read`.
         memory : int
             Memory limit in bytes for the block just yielded, the next one, and the index of the
-            bank's rows, about 120 bytes each. A block has at least one row, whatever the limit.
+            bank's rows, about 120 bytes each. Blocks get a quarter of it where the index takes
+            more than the rest, and have at least one row, whatever the limit.
 
         Yields
         ------
@@ -252,6 +252,7 @@ class Bank:
         wanted = keys_of(digest_rows(digests), view)
         self.index(layer).rows_of(wanted, self.name, self.made_by)  # not only of the first block
         spare = memory - 2 * wanted.nbytes - self.index(layer).nbytes - _STREAM_OVERHEAD
+        spare = max(spare, memory // 4)  # for blocks, as a pass row by row would take hours
         done, count = 0, 1
         while done < len(wanted):
             some = wanted[done : done + count]
@@ -333,7 +334,9 @@ class Bank:
             with errors_of(self.path):
                 atomic_write(self.view_file, view_file_content(left, aliases))
             if shows(self.view_file, set(self.part_files()).difference(without), aliases):
-                return
+                break
+        with errors_of(self.path):
+            write_index(self.path, left)
 
     def _settled(self, read: Callable[[], _T]) -> _T:
         """Repeat a read if a part has just been replaced by others with the same rows."""

@@ -32,6 +32,7 @@ __all__ = [
     "EVERYONE",
     "LEASES",
     "Leases",
+    "has_lease",
     "is_lease",
     "is_passing",
     "lease_name",
@@ -197,7 +198,7 @@ class Leases:
 
     def _hold(self, banks: Collection[str], digests: Sequence[str]) -> None:
         content = {
-            "holder": asdict(Holder.current()),
+            **_beginning(Holder.current()),
             "banks": sorted(banks),
             "images": "".join(map(lease_name, digests)),
         }
@@ -234,6 +235,33 @@ def is_lease(path: Path) -> bool:
     """
     named = _LEASE_NAME.fullmatch(path.name) and not path.is_symlink()
     return bool(named and _read(path))
+
+
+def has_lease(root: Path, holder: Holder) -> bool:
+    """Return whether a process has a lease in a cache; only the beginnings of leases are read.
+
+    Parameters
+    ----------
+    root : Path
+        The cache folder.
+    holder : Holder
+        The process.
+
+    Returns
+    -------
+    bool
+    """
+    beginning = json.dumps(_beginning(holder))[:-1].encode()
+    for path in _lease_files(root / LEASES):
+        with suppress(OSError), open_regular(path) as file:  # one that has just ended
+            if file.read(len(beginning)) == beginning:
+                return True
+    return False
+
+
+def _beginning(holder: Holder) -> dict[str, object]:
+    """Return what a lease begins with, so that it tells its process before its many images."""
+    return {"holder": asdict(holder)}
 
 
 def is_passing(name: str) -> bool:

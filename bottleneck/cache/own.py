@@ -14,6 +14,7 @@ from bottleneck.folders import leftover_of
 from bottleneck.inputs import open_regular, read_regular
 
 __all__ = [
+    "INDEX",
     "INFO_LOCK",
     "PARTS_LOCK",
     "added_parts",
@@ -29,12 +30,14 @@ __all__ = [
 _BANK_NAME = re.compile(r".*-([0-9a-f]{12})", re.DOTALL)
 _RUN_NAME = re.compile(r"[0-9]{8}T[0-9]{12}-[0-9a-f]{4}\.json")
 _INFO = "bank.json"
+INDEX = "parts.json"
+"""What `bottleneck.cache.index_file` writes."""
 INFO_LOCK, PARTS_LOCK = ".bank.json.held", ".compact.held"
 """Locks of ``bank.json`` and of the removal of parts."""
 _OLD_LOCKS = (".bank.json.lock", ".compact.lock")
 """Of earlier versions."""
 _OTHERS = {
-    "features.h5",
+    *("features.h5", INDEX),
     *(INFO_LOCK, PARTS_LOCK, *_OLD_LOCKS),
     *(f"{name}.takeover" for name in (INFO_LOCK, PARTS_LOCK)),
 }

@@ -45,6 +45,12 @@ class Part:
         The layers that every row has.
     compress : str
         Compression of the values: ``none``, ``lz4`` or ``zstd``.
+    fingerprint : str
+        That of the bank.
+    seal : str
+        SHA-256 of keys and layers, see `seal_of`.
+    places : dict of str to int
+        Name of each dataset of keys or checksums to its position in the file.
     """
 
     path: Path
@@ -52,6 +58,9 @@ class Part:
     views: np.ndarray
     layers: dict[str, Layer]
     compress: str
+    fingerprint: str
+    seal: str
+    places: dict[str, int]
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -88,11 +97,13 @@ class Part:
                 raise DamagedError(
                     path, f"its layers do not have {counted(len(views), 'row')} each"
                 )
-            part = cls(path, digests, views, layers, file.attrs["compress"].decode())
-            seal = seal_of(fingerprint, layers, part.digests, part.views)
+            seal = seal_of(fingerprint, layers, digests, views)
             if seal != file.attrs["seal"].decode():
                 raise DamagedError(path, "its keys do not match their digest")
-            return part
+            named = ("digest", "view", *(f"checksums/{name}" for name in layers))
+            places = {name: int(file[name].id.get_offset()) for name in named}
+            compress = file.attrs["compress"].decode()
+            return cls(path, digests, views, layers, compress, fingerprint, seal, places)
 
     @property
     def rows(self) -> int:

@@ -199,6 +199,8 @@ def _forecast(
     quiet = not (wanted("json") or sys.stderr.isatty())  # a trial is short
     with progress_shown(quiet=quiet, as_json=True) as progress:
         forecast = forecast_extraction(images, bases, cache, settings, progress=progress)
+    if settings.engine == "ray":
+        note("note: estimated for one process on this computer, not for workers on Ray")
     _print_forecast(images, forecast)
     return forecast
 

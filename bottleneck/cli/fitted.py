@@ -26,7 +26,7 @@ from bottleneck.fields import Option
 from bottleneck.settings import EvaluateSettings, ReportSettings
 
 if TYPE_CHECKING:
-    from bottleneck.evaluate import Evaluation, Misclassified
+    from bottleneck.evaluate import ClassMetrics, Evaluation, Misclassified
     from bottleneck.experiments import FineTuned
     from bottleneck.features import Features
     from bottleneck.finetune import Finetuned
@@ -39,6 +39,7 @@ _WORST = 20
 _FEW = 10
 """Validation images whose accuracy changes by more than a tenth with each."""
 _WORST_TITLE = "most frequent confusions; --picture draws the matrix, --json prints it"
+_CLASSES_TITLE = "in brackets: 95% intervals"
 _CORNER = "true \\ predicted"
 _METRICS = ("accuracy", "balanced_accuracy", "log_loss", "calibration_error", "average_precision")
 _ReportFile = Annotated[
@@ -128,9 +129,13 @@ def _print_evaluation(title: str, evaluation: "Evaluation") -> None:
     low, high = evaluation.accuracy_interval
     facts = {name.replace("_", " "): f"{getattr(evaluation, name):.4f}" for name in _METRICS}
     facts["accuracy"] += f" (95% interval {low:.4f} to {high:.4f})"
+    if evaluation.groups == 1 < evaluation.images:
+        facts["groups"] = "1, which says nothing of others"
+    elif evaluation.groups < evaluation.images:
+        facts["groups"] = f"{evaluation.groups}, which the intervals count"
     print_list(facts)
     notes.note_extreme(vars(evaluation))
-    print_table([vars(found) for found in evaluation.classes])
+    print_table([_class_row(found) for found in evaluation.classes], _CLASSES_TITLE)
     labels = [found.label for found in evaluation.classes]
     counts = evaluation.confusion
     if counts and (len(labels) > _MOST_CLASSES or not draw_matrix(labels, counts, _CORNER)):
@@ -138,6 +143,16 @@ def _print_evaluation(title: str, evaluation: "Evaluation") -> None:
     if unknown := evaluation.unknown_classes:
         listed = some_of(f"{each.label} ({each.images})" for each in unknown)
         note(f"note: images of classes that the head does not know were left out: {listed}")
+
+
+def _class_row(found: "ClassMetrics") -> dict[str, Any]:
+    """Return the metrics of a class, with each interval beside its share."""
+    row = {name: getattr(found, name) for name in ("label", "images")}
+    for name in ("precision", "recall"):
+        share, interval = getattr(found, name), getattr(found, f"{name}_interval")
+        between = " ({:.2f} to {:.2f})".format(*interval) if interval else ""
+        row[name] = None if share is None else f"{share:.3f}{between}"
+    return row | {"average_precision": found.average_precision}
 
 
 @add_command("finetune", "Fine-tune")
@@ -176,19 +191,18 @@ def finetune(
     described["fine_tuned"] = done.gain and done.gain.as_dict()
     show(described, lambda: _print_finetuned(done, settings, cache))
     notes.note_replaced(replaced)
-    _note_end(done, settings, epochs.picture)
+    _note_end(done, settings, epochs.picture, place.name)
     return done
 
 
 def _print_gain(tuned: "FineTuned", cache: "bottleneck.Cache") -> None:
     """Print the gain over the head at the start, and whether it bears out the last verdict."""
-    from bottleneck.advise import Estimate, borne_out, last_advice
+    from bottleneck.advise import outcome
 
     images = counted(tuned.images, "validation image")
     print(f"gain in accuracy: {tuned.shown_gain}, paired over {images}")
-    if advice := last_advice(cache, tuned.source):
-        gain = Estimate(tuned.gain, *tuned.interval)
-        print(borne_out(advice.verdict, advice.evidence, gain))
+    if told := outcome(tuned, cache):
+        print(told)
 
 
 def _print_finetuned(
@@ -219,7 +233,7 @@ def _print_finetuned(
 
 
 def _note_end(
-    done: "Finetuned", settings: bottleneck.FinetuneSettings, picture: Path | None
+    done: "Finetuned", settings: bottleneck.FinetuneSettings, picture: Path | None, start: str
 ) -> None:
     """Report problems of the training; exit with 1 for failures."""
     scores = done.head.scores
@@ -235,8 +249,9 @@ def _note_end(
     elif not best:
         note(
             f"note: no epoch was better on the validation images than the head "
-            f"{scores['start_head']}, so it was saved with the network unchanged; another layer, "
-            f"--augment or a lower --learning-rate may help"
+            f"{scores['start_head']} by more than a standard error, so it was saved with the "
+            f"network unchanged; go on with --head {start}, the head that it started from; "
+            f"more images, another layer or --augment may help"
         )
     if done.val < _FEW:
         note(

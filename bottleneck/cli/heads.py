@@ -220,7 +220,7 @@ def leaderboard(
         Option(unless=("compare",)),
     ] = False,
     pareto: options.Pareto = None,
-    cache: Annotated[options.CacheFolder, Option(needs=("by",))] = Path("cache"),
+    cache: options.CacheFolder = Path("cache"),
     spreadsheet_safe: Annotated[options.SpreadsheetSafe, Option(needs=("as_csv",))] = False,
 ) -> None:
     """Rank the experiments of sweeps, or bases; show what fine-tuning gained."""
@@ -235,7 +235,7 @@ def leaderboard(
         return
     tuned = [] if wanted("json", "csv") and not finetuned else fine_tuned(heads)
     if finetuned or (tuned and not log.exists()):
-        notes.print_fine_tuned(tuned, spreadsheet_safe=spreadsheet_safe)
+        notes.print_fine_tuned(tuned, cache, spreadsheet_safe=spreadsheet_safe)
         return
     experiments = store.experiments()
     metric = settings.sort or default_metric(experiments)
@@ -246,7 +246,7 @@ def leaderboard(
         chosen = f" where {' and '.join(settings.where)}" if settings.where else ""
         print(f"no experiments in {store.file}{chosen}")
     if tuned:
-        notes.print_fine_tuned(tuned)
+        notes.print_fine_tuned(tuned, cache)
     without = sum(metric not in scores(each) for each in experiments)
     if without:
         note(f"note: left out: {counted(without, 'experiment')} in {store.file} without {metric}")

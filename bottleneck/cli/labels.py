@@ -12,6 +12,7 @@ import bottleneck
 from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, print_table, progress_shown, show, wanted
+from bottleneck.cli.outputs import check_outputs, read_images
 from bottleneck.cli.streams import csv_printer, note, note_list, printed_to
 from bottleneck.cli.summary import note_image_set
 from bottleneck.errors import UsageError, counted, some_of
@@ -44,6 +45,11 @@ class ListFiles:
     ] = None
     spreadsheet_safe: Annotated[options.SpreadsheetSafe, Option(needs=("as_csv", "output"))] = False
 
+    @property
+    def written(self) -> dict[str, Path | None]:
+        """The files by option, None where nothing is to be written."""
+        return {"output": self.output, "gallery": self.gallery}
+
 
 @add_command("suspects", "Judge", "as_json", "as_csv", "wide")
 def suspects(
@@ -69,6 +75,7 @@ def suspects(
     from bottleneck.suspects import find_suspects
 
     features = bottleneck.load_features(store, selection, memory=options.memory_of(memory))
+    check_outputs((item.path for item in features.images.items), **files.written)
     with progress_shown() as progress:
         found = find_suspects(features, settings, progress=progress)
     notes.note_features(features.images, [selection], store)
@@ -77,8 +84,7 @@ def suspects(
         print_table(rows, spreadsheet_safe=files.spreadsheet_safe)
     else:
         show(asdict(found), lambda: _print_suspects(found))
-    captions = [f"{each.label} -> {each.suggested}?  {each.score:.2f}" for each in found.labels]
-    write_files(files, _LISTED, rows, _alone(features.images, rows, captions), store)
+    write_files(files, _LISTED, rows, _shown(found, features.images), store)
     if files.output:
         note("review it, and correct the labels with --fix")
     return found
@@ -129,6 +135,22 @@ def _print_suspects(found: "Suspects") -> None:
         note_list("look-alikes:", list(map(_described, groups)), most=_FEW_SHOWN)
 
 
+def _shown(found: "Suspects", images: "bottleneck.ImageSet") -> list[list[tuple["ImageItem", str]]]:
+    """Return the images of a gallery with captions: look-alikes together, all others alone."""
+    alone = {
+        each.path: f"{each.label} -> {each.suggested}?  {each.score:.2f}" for each in found.labels
+    }
+    for each in found.outliers:
+        told = alone.get(each.path, each.label)
+        alone[each.path] = f"{told}  outlier {each.distance:.2f}".lstrip()
+    known = {item.path: item for item in images.items}
+    together = [
+        [(known[path], f"{label}, {split}") for path, label, split in zip(*own, strict=True)]
+        for own in ((each.paths, each.labels, each.splits) for each in found.look_alikes)
+    ]
+    return [[(known[path], caption)] for path, caption in alone.items()] + together
+
+
 def _print_some(rows: Sequence[dict[str, Any]], title: str, most: int) -> None:
     print_table(rows[:most], title, spare=("split",))
     if len(rows) > most:
@@ -154,7 +176,7 @@ def suggest(
     Features in the cache are not computed again. Exits with 1 if images were left out.
     """
     _, fitted = choices.choose_head(folders.heads, head)
-    found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
+    found = read_images(images, settings.max_bytes, **files.written)
     note_image_set(found)
     with loading():
         from bottleneck.suggest import suggest_images
@@ -166,8 +188,11 @@ def suggest(
         print_table(rows, spreadsheet_safe=files.spreadsheet_safe)
     else:
         show(asdict(done), lambda: _print_suggested(done))
-    captions = [f"{each.predicted}?  {each.probability:.2f}" for each in done.images]
-    write_files(files, _SUGGESTED, rows, _alone(found, rows, captions), store)
+    known = {item.path: item for item in found.items}
+    groups = [
+        [(known[each.path], f"{each.predicted}?  {each.probability:.2f}")] for each in done.images
+    ]
+    write_files(files, _SUGGESTED, rows, groups, store)
     notes.note_rejected(done.rejected)
     if done.rejected:
         sys.exit(1)
@@ -179,14 +204,6 @@ def _print_suggested(done: "Suggestions") -> None:
     print_table([asdict(each) for each in done.images], title)
     if done.labelled:
         note(f"{counted(done.labelled, 'image')} left out, being labelled already")
-
-
-def _alone(
-    images: "bottleneck.ImageSet", rows: Sequence[dict[str, Any]], captions: Sequence[str]
-) -> list[list[tuple["ImageItem", str]]]:
-    """Return the images of rows with captions, each in a group of its own."""
-    known = {item.path: item for item in images.items}
-    return [[(known[row["path"]], each)] for row, each in zip(rows, captions, strict=True)]
 
 
 def write_files(

@@ -13,7 +13,7 @@ from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.labels import ListFiles, write_files
 from bottleneck.cli.output import loading, print_table, progress_shown, show, wanted
-from bottleneck.cli.outputs import check_output
+from bottleneck.cli.outputs import read_images
 from bottleneck.cli.streams import note
 from bottleneck.cli.summary import note_image_set
 from bottleneck.errors import counted
@@ -48,10 +48,9 @@ def similar(
     from bottleneck.lookup import feature_rows
     from bottleneck.similar import similar_images
 
-    check_output(files.output, images)
     store = bottleneck.Cache(cache)
     source = choices.choose_joined(store, FitFeatures(**asdict(chosen), views=0))
-    queries = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
+    queries = read_images(images, settings.max_bytes, **files.written)
     notes.note_random(source.weights_random)
     note_image_set(queries)
     with loading():

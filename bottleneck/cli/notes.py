@@ -3,8 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bottleneck
 from bottleneck.cli.output import print_table, progress_shown, wanted
 from bottleneck.cli.streams import note, note_list
 from bottleneck.cli.summary import note_known
@@ -298,18 +300,32 @@ def find_alike(images: "ImageSet") -> dict[str, Any]:
     return {"near_duplicates": asdict(found)}
 
 
-def print_fine_tuned(tuned: "Sequence[FineTuned]", *, spreadsheet_safe: bool = False) -> None:
+def print_fine_tuned(
+    tuned: "Sequence[FineTuned]",
+    cache: Path | None = None,
+    *,
+    spreadsheet_safe: bool = False,
+) -> None:
     """Print fine-tuned models beside the heads that they started from.
 
     Parameters
     ----------
     tuned : sequence of FineTuned
         Their results.
+    cache : Path, optional
+        The cache whose last advice on the features of each is told to be borne out, or not.
     spreadsheet_safe : bool
         As for `bottleneck.cli.output.print_table`.
     """
+    told = [""] * len(tuned)
+    if cache and tuned and not wanted("csv"):
+        from bottleneck.advise import outcome
+
+        told = [outcome(each, bottleneck.Cache(cache)) for each in tuned]
     if wanted("json"):
-        print(json.dumps([each.as_dict() for each in tuned], indent=2))
+        both = zip(tuned, told, strict=True)
+        rows = [{**each.as_dict(), "verdict": words or None} for each, words in both]
+        print(json.dumps(rows, indent=2))
         return
     names = ("model", "unfreeze", "images", "before", "after", "gain")
     rows = [{name: getattr(each, name) for name in names} for each in tuned]
@@ -321,5 +337,8 @@ def print_fine_tuned(tuned: "Sequence[FineTuned]", *, spreadsheet_safe: bool = F
     if rows:
         title = "fine-tuned models: accuracy on the same validation images, before and after"
         print_table(rows, title, spreadsheet_safe=spreadsheet_safe)
+        for each, words in zip(tuned, told, strict=True):
+            if words:
+                print(f"{each.model}: {words}")
     elif not wanted("csv"):
         print("no fine-tuned models that recorded their result by image")

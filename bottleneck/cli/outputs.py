@@ -1,14 +1,17 @@
 """Files that a command is asked to write: what cannot be written is refused before any work."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from os.path import samestat
 from pathlib import Path
 from typing import Any
 
+import bottleneck
 from bottleneck.errors import UsageError
 from bottleneck.fields import Declared
 from bottleneck.files import check_writable
 
-__all__ = ["check_output", "check_picture", "check_writables"]
+__all__ = ["check_outputs", "check_picture", "check_writables", "read_images"]
 
 
 def check_writables(values: Iterable[Declared], given: Mapping[str, Any]) -> None:
@@ -31,30 +34,61 @@ def check_writables(values: Iterable[Declared], given: Mapping[str, Any]) -> Non
             check_writable(Path(file))
 
 
-def check_output(output: Path | None, images: Sequence[Path], *, as_json: bool = False) -> None:
-    """Refuse an output that would replace what is read, or whose ending promises another form.
+def check_outputs(reads: Iterable[str | Path], **outputs: Path | None) -> None:
+    """Refuse files to write that would replace what is read, also under another name.
 
     Parameters
     ----------
-    output : Path or None
-        None if no file is to be written.
-    images : sequence of Path
+    reads : iterable of str or Path
         The files and folders that are read.
-    as_json : bool
-        Whether JSON lines are to be written.
+    **outputs
+        The files to write, by option; None where there is none.
 
     Raises
     ------
     UsageError
-        `output` is one of `images`, or a .csv file for JSON lines.
+        One of them is a file that is read.
     """
-    if output and output.resolve() in {each.resolve() for each in images}:
-        raise UsageError(
-            f"`output` {str(output)!r} is one of the files to read and would be replaced; give "
-            f"another name"
-        )
-    if output and as_json and output.suffix.lower() == ".csv":
-        raise UsageError("`output` ends in .csv, but `json` writes JSON lines; give a .jsonl file")
+    there = {name: file for name, file in outputs.items() if file and file.exists()}
+    for each in reads if there else ():
+        with suppress(OSError):  # what cannot be read is told elsewhere
+            own = Path(each).stat()
+            for name, file in there.items():
+                if samestat(own, file.stat()):
+                    raise UsageError(
+                        f"`{name}` {str(file)!r} is one of the files to read and would be "
+                        f"replaced; give another name"
+                    )
+
+
+def read_images(
+    paths: Sequence[Path], max_bytes: int | None, **outputs: Path | None
+) -> "bottleneck.ImageSet":
+    """Read the images that a command is given, none of which may be a file that it writes.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files, folders, archives and tables.
+    max_bytes : int or None
+        Largest file.
+    **outputs
+        As for `check_outputs`.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    UsageError
+        As `check_outputs` raises; or as `bottleneck.ImageSet.from_paths` does.
+    PathMissingError, DataError
+        As `bottleneck.ImageSet.from_paths` raises.
+    """
+    found = bottleneck.ImageSet.from_paths(paths, max_bytes=max_bytes)
+    check_outputs([*paths, *(item.path for item in found.items)], **outputs)
+    return found
 
 
 def check_picture(file: Path | None) -> None:

@@ -46,7 +46,7 @@ def report(
     """Make a page of images, heads and what to do next, which needs no network.
 
     It shows the data, what heads get wrong, a map of the features, the last advice, and where all
-    of it came from. Nothing is computed but the heads' scores and thumbnails, which are kept.
+    of it came from. Heads are scored, and fitted on folds to find suspects; thumbnails are kept.
     """
     from bottleneck.report import check_report_file, form_of
 

@@ -15,7 +15,7 @@ import bottleneck
 from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, progress_shown
-from bottleneck.cli.outputs import check_output
+from bottleneck.cli.outputs import read_images
 from bottleneck.cli.streams import csv_printer, note, printed_to
 from bottleneck.cli.summary import note_image_set
 from bottleneck.errors import UsageError, counted
@@ -68,14 +68,13 @@ def predict(
     from bottleneck.predict import predict_images
 
     images = tuple(path for each in images for path in _paths(each))
-    check_output(output, images, as_json=as_json)
+    as_json = _is_json(output, as_json=as_json)
     _, fitted = choices.choose_head(folders.heads, head)
-    found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
+    found = read_images(images, settings.max_bytes, output=output)
     store = None if settings.tta else bottleneck.Cache(folders.cache)
     notes.note_random(bool(fitted.source and fitted.source.weights_random))
     note_image_set(found)
     quiet = not sys.stderr.isatty() or (sys.stdout.isatty() and not output)
-    as_json = as_json or bool(output and output.suffix.lower() != ".csv")
     labelled = any(item.label is not None for item in found.items)
     form = _Form(labelled, fitted.novelty is not None, top, as_json, spreadsheet_safe)
     with loading():
@@ -87,6 +86,13 @@ def predict(
     if output:
         note(f"{counted(total - len(rejected), 'image')} written to {output}")
     _note_end(rejected, unknown, settings.abstain)
+
+
+def _is_json(output: Path | None, *, as_json: bool) -> bool:
+    """Return whether JSON lines are printed or written, as asked for or by the file's ending."""
+    if output and as_json and output.suffix.lower() == ".csv":
+        raise UsageError("`output` ends in .csv, but `json` writes JSON lines; give a .jsonl file")
+    return as_json or bool(output and output.suffix.lower() != ".csv")
 
 
 def _paths(given: Path) -> list[Path]:

@@ -1,7 +1,6 @@
 """The experiment log, the comparison of experiments, and the results of fine-tuning."""
 
 from bottleneck.experiments.compare import (
-    INNER,
     LOWER_IS_BETTER,
     Comparison,
     Ranked,
@@ -14,8 +13,15 @@ from bottleneck.experiments.compare import (
     share_folds,
     unselected,
 )
-from bottleneck.experiments.intervals import half_width, held_out_ratio, interval_of, share_interval
-from bottleneck.experiments.log import SINCE, Experiment, ExperimentLog
+from bottleneck.experiments.intervals import (
+    RULE_OF_THREE,
+    half_width,
+    held_out_ratio,
+    interval_of,
+    paired_gain,
+    share_interval,
+)
+from bottleneck.experiments.log import INNER, SINCE, SKIPPED, Experiment, ExperimentLog
 from bottleneck.experiments.sources import source_of
 from bottleneck.experiments.tracking import environment, log_to_mlflow
 from bottleneck.experiments.tuned import FineTuned, fine_tuned, same_rows
@@ -23,7 +29,9 @@ from bottleneck.experiments.tuned import FineTuned, fine_tuned, same_rows
 __all__ = [
     "INNER",
     "LOWER_IS_BETTER",
+    "RULE_OF_THREE",
     "SINCE",
+    "SKIPPED",
     "Comparison",
     "Experiment",
     "ExperimentLog",
@@ -39,6 +47,7 @@ __all__ = [
     "held_out_ratio",
     "interval_of",
     "log_to_mlflow",
+    "paired_gain",
     "rank",
     "same_rows",
     "scores",

@@ -8,10 +8,9 @@ from typing import Any
 
 from bottleneck.errors import DataError, UnknownNameError, did_you_mean
 from bottleneck.experiments.intervals import half_width, held_out_ratio
-from bottleneck.experiments.log import LAYER_NAMES, Experiment
+from bottleneck.experiments.log import INNER, LAYER_NAMES, SKIPPED, Experiment
 
 __all__ = [
-    "INNER",
     "LOWER_IS_BETTER",
     "Comparison",
     "Ranked",
@@ -27,8 +26,6 @@ __all__ = [
 
 LOWER_IS_BETTER = frozenset({"calibration_error", "log_loss"})
 _NO_METRICS = ("repeat", "fold", "images")
-INNER = "inner_"
-"""Prefix of the metrics on folds of the images that the heads of a fold are fitted on."""
 _FOLDS_DEPEND_ON = ("image_set", "split_digests", "cv", "repeats", "seed")
 
 
@@ -228,6 +225,8 @@ def folds_of_choice(
 ) -> list[dict[str, float]] | None:
     """Return each fold as it is scored by what is best on inner folds of the other images.
 
+    Values of `C` that were not tried on inner folds cannot be chosen.
+
     Parameters
     ----------
     experiments : sequence of Experiment
@@ -247,11 +246,11 @@ def folds_of_choice(
     if len(each_folds) == 1:
         return each_folds[0]
     within, sign = INNER + metric, -1 if metric in LOWER_IS_BETTER else 1
-    if not all(within in fold for folds in each_folds for fold in folds):
+    known = all(within in fold or SKIPPED in fold for folds in each_folds for fold in folds)
+    tried = [[fold for fold in folds if within in fold] for folds in zip(*each_folds, strict=True)]
+    if not (known and all(tried)):
         return None
-    return [
-        max(folds, key=lambda fold: sign * fold[within]) for folds in zip(*each_folds, strict=True)
-    ]
+    return [max(folds, key=lambda fold: sign * fold[within]) for folds in tried]
 
 
 def share_folds(first: Experiment, second: Experiment) -> bool:

@@ -1,15 +1,26 @@
-"""Confidence intervals of means over folds, and of shares."""
+"""Confidence intervals of means over folds or groups, and of shares."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from math import sqrt
-from statistics import mean, stdev
+from statistics import NormalDist, mean, stdev
 
 from bottleneck.errors import UsageError
 from bottleneck.experiments.log import Experiment
 
-__all__ = ["half_width", "held_out_ratio", "interval_of", "share_interval"]
+__all__ = [
+    "RULE_OF_THREE",
+    "half_width",
+    "half_width_over_groups",
+    "held_out_ratio",
+    "interval_of",
+    "paired_gain",
+    "share_interval",
+]
 
+RULE_OF_THREE = 3
+"""An event not seen in n images has a rate below 3 / n (Hanley and Lippman-Hand 1983, If Nothing
+Goes Wrong, Is Everything All Right?)."""
 _CONFIDENCE = 0.95
 
 
@@ -84,27 +95,98 @@ def half_width(values: Sequence[float], held_out_ratio: float, comparisons: int 
     float
         In the unit of the values.
     """
-    from scipy.special import stdtrit
-
-    quantile = float(stdtrit(len(values) - 1, 1 - (1 - _CONFIDENCE) / (2 * comparisons)))
+    quantile = _quantile(len(values), comparisons)
     return quantile * stdev(values) * sqrt(1 / len(values) + held_out_ratio)
 
 
-def share_interval(part: int, whole: int) -> tuple[float, float]:
-    """Return the 95% score interval of a share.
+def _quantile(count: int, comparisons: int = 1) -> float:
+    """Return Student's t for the mean of so many values, two-sided."""
+    from scipy.special import stdtrit
 
-    Wilson 1927, Probable Inference, the Law of Succession, and Statistical Inference.
+    return float(stdtrit(count - 1, 1 - (1 - _CONFIDENCE) / (2 * comparisons)))
+
+
+def half_width_over_groups(values: Sequence[float], groups: Sequence[Hashable]) -> float:
+    """Return half the width of the 95% interval of a mean over images, of which some are alike.
+
+    Values of one group depend on each other, so that groups are counted, not images: the variance
+    is that of the groups' sums (Liang and Zeger 1986, Longitudinal Data Analysis Using Generalized
+    Linear Models). Where each image is a group of its own, it is `half_width` without a ratio.
 
     Parameters
     ----------
-    part, whole : int
-        Number of images of which something is true, and of all images, at least 1.
+    values : sequence of float
+        Values of images of two or more groups.
+    groups : sequence of hashable
+        The group of each image.
+
+    Returns
+    -------
+    float
+        In the unit of the values.
+    """
+    centre, sums = mean(values), dict.fromkeys(groups, 0.0)
+    for value, group in zip(values, groups, strict=True):
+        sums[group] += value - centre
+    share = len(sums) / len(values)  # so that the sums over groups have the mean's scale
+    return half_width([each * share for each in sums.values()], 0)
+
+
+def paired_gain(
+    changes: Sequence[float], groups: Sequence[Hashable]
+) -> tuple[float, tuple[float, float]]:
+    """Return the mean change over images, and its 95% interval, in which groups are counted.
+
+    Parameters
+    ----------
+    changes : sequence of float
+        The change of each image, from -1 to 1.
+    groups : sequence of hashable
+        The group of each image.
+
+    Returns
+    -------
+    gain : float
+        The mean.
+    interval : (float, float)
+        No narrower than what `RULE_OF_THREE` leaves.
+    """
+    gain, units = mean(changes), len(set(groups))
+    half = half_width_over_groups(changes, groups) if units > 1 else 0.0
+    half = max(half, RULE_OF_THREE / units)
+    return gain, (gain - half, gain + half)
+
+
+def share_interval(seen: Sequence[bool], groups: Sequence[Hashable]) -> tuple[float, float]:
+    """Return the 95% score interval of a share of images, of which some are alike.
+
+    Wilson 1927, Probable Inference, the Law of Succession, and Statistical Inference. Where groups
+    have several images, these are counted as fewer: their number is divided by the ratio of the
+    squared half widths with and without groups (Korn and Graubard 1998, Confidence Intervals for
+    Proportions with Small Expected Number of Positive Counts Estimated from Survey Data).
+
+    Parameters
+    ----------
+    seen : sequence of bool
+        Whether something is true of an image; at least one.
+    groups : sequence of hashable
+        The group of each image.
 
     Returns
     -------
     (float, float)
+        All shares from 0 to 1 if there is a single group of several images.
     """
-    from scipy.stats import binomtest
-
-    found = binomtest(part, whole).proportion_ci(_CONFIDENCE, method="wilson")
-    return float(found.low), float(found.high)
+    values = list(map(float, seen))
+    share, count, units = mean(values), float(len(values)), len(set(groups))
+    quantile = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
+    if units < count:
+        if units == 1:
+            return 0.0, 1.0
+        wide = half_width_over_groups(values, groups)
+        alike = units * (quantile / _quantile(units)) ** 2  # if a group is all right, or all wrong
+        count = min(count, share * (1 - share) * (quantile / wide) ** 2) if wide else alike
+    square = quantile**2 / count
+    centre = (share + square / 2) / (1 + square)
+    half = sqrt(square * share * (1 - share) + square**2 / 4) / (1 + square)
+    return max(0.0, centre - half), min(1.0, centre + half)

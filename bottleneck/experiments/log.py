@@ -14,7 +14,7 @@ from typing import Any
 from bottleneck.errors import BottleneckError, CacheError, DataError, UnknownNameError, UsageError
 from bottleneck.inputs import open_regular
 
-__all__ = ["SINCE", "Experiment", "ExperimentLog"]
+__all__ = ["INNER", "SINCE", "SKIPPED", "Experiment", "ExperimentLog"]
 
 _APPLICATION = 0x62746C6B
 """SQLite's application id in the file's header: "btlk"."""
@@ -48,6 +48,10 @@ SINCE: Mapping[str, Any] = {
     "least_divisor": 0.0,
 }
 """Settings that an experiment has only where they differ from these values."""
+INNER = "inner_"
+"""Prefix of the metrics on folds of the images that the heads of a fold are fitted on."""
+SKIPPED = INNER + "skipped"
+"""Set for a value of `C` that was not tried there, as others had a lower log loss."""
 LAYER_NAMES = (_TYPED, "alias", "layer")
 """Settings that name an experiment's layer; the first there is shown."""
 _IS_TABLE = "SELECT type FROM sqlite_master WHERE name = 'experiments'"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.errors import WeightsError
-from bottleneck.experiments.intervals import half_width
+from bottleneck.experiments.intervals import paired_gain
 from bottleneck.folders import is_leftover
 from bottleneck.records import AnySource, FeatureSource, ModelRecord, read_record
 
@@ -14,9 +14,6 @@ __all__ = ["FineTuned", "fine_tuned", "same_rows"]
 
 _JUDGED = ("train", "val")
 
-_RULE_OF_THREE = 3
-"""An event not seen in n images has a rate below 3 / n (Hanley and Lippman-Hand 1983, If Nothing
-Goes Wrong, Is Everything All Right?)."""
 _RECORD_FILE = "model.json"
 
 
@@ -43,7 +40,9 @@ class FineTuned:
         Their difference.
     interval : tuple of float
         95% confidence interval of the gain, paired over the images, for this training: others
-        differ by their seed, too.
+        differ by their seed, too. Images of one group count as one.
+    unchanged : bool
+        Whether no epoch was shown to be better than the head, so that the network is unchanged.
     """
 
     model: str
@@ -54,6 +53,7 @@ class FineTuned:
     after: float
     gain: float
     interval: tuple[float, float]
+    unchanged: bool
 
     @classmethod
     def of(cls, model: str, record: ModelRecord) -> "FineTuned | None":
@@ -77,13 +77,17 @@ class FineTuned:
             return None
         before, after = (sum(each[key] for each in judged) / count for key in ("before", "after"))
         changes = [float(each["after"] - each["before"]) for each in judged]
-        gain, half = after - before, max(half_width(changes, 0), _RULE_OF_THREE / count)
-        unfreeze, interval = str(record.settings.get("unfreeze", "")), (gain - half, gain + half)
-        return cls(model, record.started_from, unfreeze, count, before, after, gain, interval)
+        groups = [each.get("group", each["image"]) for each in judged]
+        gain, interval = paired_gain(changes, groups)
+        unfreeze = str(record.settings.get("unfreeze", ""))
+        start, unchanged = record.started_from, not record.best_epoch
+        return cls(model, start, unfreeze, count, before, after, gain, interval, unchanged)
 
     @property
     def shown_gain(self) -> str:
         """The gain with its interval, as text."""
+        if self.unchanged:
+            return "none, the network is unchanged"
         low, high = self.interval
         return f"{self.gain:+.3f} ({low:+.3f} to {high:+.3f})"
 

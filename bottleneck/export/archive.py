@@ -66,8 +66,8 @@ def made_archive(parts: Parts, place: Path) -> bytes:
         for path in place.glob("evaluation-*.json"):
             shutil.copyfile(path, folder / path.name)
         if is_finetuned(source.model):
-            tuned = located(source.model, read_finetuned(source.model).base)
-            copy_finetuned(Path(source.model), tuned, folder)
+            tuned = _unpacked(read_finetuned(source.model).base)
+            copy_finetuned(Path(source.model), located(source.model, tuned), folder)
         else:
             _write_base(parts.base, weights, folder)
         with zipfile.ZipFile(stream, "w") as archive:
@@ -75,6 +75,11 @@ def made_archive(parts: Parts, place: Path) -> bytes:
                 entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _EPOCH)
                 archive.writestr(entry, path.read_bytes())
     return stream.getvalue()
+
+
+def _unpacked(model: str) -> str:
+    """Return the name of the network of a base that may itself be an exported one."""
+    return located(model, read_archived(model).base) if is_archived(model) else model
 
 
 def _write_base(base: FrozenBase, weights: str, folder: Path) -> None:
@@ -85,9 +90,7 @@ def _write_base(base: FrozenBase, weights: str, folder: Path) -> None:
     _, found = load_weights(find_model(base.model), base.settings.weights)
     state = {name: tensor for name, tensor in found.load().items() if name in names}
     layer, transform = base.layers[-1], found.transform
-    model = base.model
-    if is_archived(model):
-        model = located(model, read_archived(model).base)
+    model = _unpacked(base.model)
     write_archived(folder, model, weights, state, layer=layer, transform=transform)
 
 

@@ -8,17 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from bottleneck.errors import ExportError, first_line, reworded
-from bottleneck.export.networks import Parts, quiet
+from bottleneck.errors import ExportError, counted, reworded
+from bottleneck.export.networks import Parts, failure, quiet
 from bottleneck.export.samples import Sample
 from bottleneck.labels import classes_of
 from bottleneck.sessions import not_run, open_session
+from bottleneck.settings import ExportSettings
 
-__all__ = ["Agreement", "Runtime", "check_agreement", "onnx_runtime", "torch_runtime"]
+__all__ = [
+    "Agreement",
+    "Runtime",
+    "check_agreement",
+    "check_answers",
+    "onnx_runtime",
+    "torch_runtime",
+]
 
 Runtime = Callable[[np.ndarray], np.ndarray]
 """Takes pixels or images of n images, and returns probabilities of shape (n, k)."""
 _AT_ONCE = 8
+_FOLLOWS = 0.5
+"""The least correlation of an int8 file's probabilities with ours; noise has none."""
+_SAME = 1e-6
+"""The largest difference of probabilities that are taken as the same."""
 
 
 @dataclass
@@ -52,6 +64,17 @@ class Agreement:
     before: int = 0
     after: int = 0
     worst: str = field(default="", repr=False)
+    _pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, repr=False)
+
+    @property
+    def correlation(self) -> float:
+        """Of their probabilities with ours over all images; 1 if ours are the same for all."""
+        both = [np.concatenate(rows) for rows in zip(*self._pairs, strict=True)]
+        ours, theirs = (rows - rows.mean(axis=0) for rows in both)
+        if np.abs(ours).max() <= _SAME:
+            return 1.0
+        scale = np.linalg.norm(ours) * np.linalg.norm(theirs)
+        return float((ours * theirs).sum() / scale) if scale else 0.0
 
     def add(self, parts: Parts, samples: Sequence[Sample], theirs: np.ndarray) -> None:
         """Compare the probabilities of some images.
@@ -66,6 +89,7 @@ class Agreement:
             The file's probabilities, shape (n, k).
         """
         ours = parts.rows([each.pixels for each in samples])
+        self._pairs.append((ours, theirs))
         gaps = np.abs(ours - theirs).max(axis=1)
         if not gaps.max() <= self.difference:  # also nan
             self.difference = float(gaps.max())
@@ -127,6 +151,46 @@ def check_agreement(
     return found
 
 
+def check_answers(found: Agreement, tolerance: float | None, settings: ExportSettings) -> None:
+    """Refuse a file whose probabilities are not the head's, or in int8 do not follow them.
+
+    Parameters
+    ----------
+    found : Agreement
+        The result of `check_agreement`.
+    tolerance : float or None
+        The largest difference of a probability that is allowed; None for int8.
+    settings : ExportSettings
+        How the file was made, for what to do.
+
+    Raises
+    ------
+    ExportError
+    """
+    if not found.difference <= (1 if tolerance is None else tolerance) or (  # also nan
+        tolerance is not None and found.same < found.clear
+    ):
+        raise ExportError(
+            f"the exported file does not give the head's answers: probabilities of "
+            f"{found.worst!r} differ by {found.difference:.2g}, expected at most "
+            f"{tolerance or 1:g}; no file is written: {_remedy(settings)}"
+        )
+    if tolerance is None and found.correlation < _FOLLOWS:
+        raise ExportError(
+            f"integers do not give the head's answers: on {counted(found.images, 'image')}, their "
+            f"probabilities have a correlation of {found.correlation:.2f} with its own, expected "
+            f"at least {_FOLLOWS:g}; no file is written: give `precision=fp16` or `precision=fp32`"
+        )
+
+
+def _remedy(settings: ExportSettings) -> str:
+    if settings.with_preprocessing:
+        return "leave `with_preprocessing` out, and preprocess as the model card says"
+    if settings.precision != "fp32":
+        return "give `precision=fp32`"
+    return "export a .zip, which this package loads on any machine"
+
+
 def onnx_runtime(content: bytes) -> Runtime:
     """Load an ``.onnx`` file into ONNX Runtime.
 
@@ -174,11 +238,10 @@ def torch_runtime(content: bytes) -> Runtime:
     """
     import torch
 
-    def failed(error: Exception) -> ExportError:
-        return ExportError(
-            f"PyTorch {torch.__version__} cannot run the exported file ({type(error).__name__}: "
-            f"{first_line(error)}); no file is written: export an .onnx or a .zip"
-        )
+    failed = failure(
+        f"PyTorch {torch.__version__} cannot run the exported file",
+        "no file is written: export an .onnx or a .zip",
+    )
 
     with reworded(failed), quiet():
         module: Any = torch.export.load(io.BytesIO(content)).module()

@@ -1,6 +1,6 @@
 """A head and its base as torch modules: from preprocessed pixels to probabilities."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ from bottleneck.heads.bases import load_base
 from bottleneck.pooling import pool
 from bottleneck.records import AnySource, known_source
 
-__all__ = ["Parts", "load_parts", "quiet", "traced"]
+__all__ = ["Parts", "failure", "load_parts", "quiet", "traced"]
 
 _SAMPLES = 2
 """A batch size that is traced as any; a batch of one is traced as one."""
@@ -167,15 +167,33 @@ def traced(module: nn.Module, sample: torch.Tensor, what: str, *, any_size: bool
     varying = torch.export.Dim.DYNAMIC
     axes = {0: varying, **({2: varying, 3: varying} if any_size else {})}
 
-    def failed(error: Exception) -> ExportError:
-        return ExportError(
-            f"torch.export cannot trace {what} ({type(error).__name__}: {first_line(error)}); "
-            f"export a .zip, which this package loads on any machine, or choose another base: "
-            f"those of torchvision can be traced"
-        )
+    failed = failure(
+        f"torch.export cannot trace {what}",
+        "export a .zip, which this package loads on any machine, or choose another base: those of "
+        "torchvision can be traced",
+    )
 
     with reworded(failed), quiet(), torch.no_grad():
         return torch.export.export(module, (sample,), dynamic_shapes=(axes,))
+
+
+def failure(what: str, remedy: str) -> Callable[[Exception], ExportError]:
+    """Return what says of an error of the exporters, for `bottleneck.errors.reworded`.
+
+    Parameters
+    ----------
+    what : str
+        What has failed.
+    remedy : str
+        What to do.
+
+    Returns
+    -------
+    callable
+    """
+    return lambda error: ExportError(
+        f"{what} ({type(error).__name__}: {first_line(error)}); {remedy}"
+    )
 
 
 @contextmanager

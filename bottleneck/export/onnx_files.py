@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram, default_decompositions
 
-from bottleneck.errors import ExportError, UsageError, first_line, reworded
-from bottleneck.export.networks import Parts, quiet, traced
+from bottleneck.errors import ExportError, UsageError, reworded
+from bottleneck.export.networks import Parts, failure, quiet, traced
 from bottleneck.export.preprocessing import preprocessing_graph
 from bottleneck.export.samples import Sample
 from bottleneck.records import SHIPPED, ShippedRecord
@@ -61,15 +61,24 @@ def made_onnx(parts: Parts, settings: ExportSettings) -> tuple[Any, Any]:
     # First what is soon written, or refused with another opset.
     head = _graph(parts.probabilities, features, "features", "the head", opset)
     model = _graph(parts.features, pixels, "pixels", parts.source.model, opset, any_size=any_size)
-    if settings.precision == "fp16":
-        import_runtime()
-        with quiet():
-            from onnxruntime.transformers.float16 import convert_float_to_float16
-            from onnxruntime.transformers.onnx_model import OnnxModel
+    return (_halved(model) if settings.precision == "fp16" else model), head
 
-            model = convert_float_to_float16(model, keep_io_types=True)
-            OnnxModel.graph_topological_sort(model.graph)  # it adds conversions at the end
-    return model, head
+
+def _halved(model: Any) -> Any:
+    """Return a base in half precision."""
+    import_runtime()
+
+    failed = failure(
+        "ONNX Runtime cannot convert this base to half precision", "export it with `precision=fp32`"
+    )
+
+    with reworded(failed), quiet():
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+        from onnxruntime.transformers.onnx_model import OnnxModel
+
+        half = convert_float_to_float16(model, keep_io_types=True)
+        OnnxModel.graph_topological_sort(half.graph)  # it adds conversions at the end
+        return half
 
 
 def _tensors(parts: Parts) -> Iterator[torch.Tensor]:
@@ -90,11 +99,10 @@ def _graph(
     """Return a module as an ONNX graph."""
     program = _with_known_attention(traced(module, sample, what, any_size=any_size))
 
-    def failed(error: Exception) -> ExportError:
-        return ExportError(
-            f"{what} cannot be written with ONNX's operators of opset {opset} "
-            f"({type(error).__name__}: {first_line(error)}); export a .pt2 or a .zip"
-        )
+    failed = failure(
+        f"{what} cannot be written with ONNX's operators of opset {opset}",
+        "export a .pt2 or a .zip",
+    )
 
     names: Any = {"input_names": [takes], "output_names": [_GRAPHS[takes]]}
     with reworded(failed), quiet():
@@ -157,11 +165,10 @@ def quantised(model: Any, samples: Iterable[Sample]) -> Any:
             sample = next(self._samples, None)
             return {"pixels": sample.pixels[None].numpy()} if sample else None
 
-    def failed(error: Exception) -> ExportError:
-        return ExportError(
-            f"ONNX Runtime cannot quantise this base ({type(error).__name__}: "
-            f"{first_line(error)}); export it with `precision=fp16` or `precision=fp32`"
-        )
+    failed = failure(
+        "ONNX Runtime cannot quantise this base",
+        "export it with `precision=fp16` or `precision=fp32`",
+    )
 
     with reworded(failed), quiet(), TemporaryDirectory() as folder:
         whole, ready, small = (str(Path(folder, f"{name}.onnx")) for name in ("a", "b", "c"))
@@ -196,20 +203,31 @@ def joined(model: Any, head: Any, parts: Parts, record: ShippedRecord, opset: in
     Returns
     -------
     bytes
+
+    Raises
+    ------
+    ExportError
+        The graphs do not fit together, or into one file.
     """
     from onnx import checker, helper
 
-    whole = merged(model, head, "features")
-    if record.input == "images":
-        before = preprocessing_graph(parts.base.transform, opset, model.ir_version)
-        whole = merged(before, whole, "pixels")
-    whole.graph.name, whole.producer_name = record.head, "bottleneck"
-    whole.graph.ClearField("value_info")  # shapes in between, with several names for the batch
-    for each in (*whole.graph.input, *whole.graph.output):
-        each.type.tensor_type.shape.dim[0].dim_param = "n"
-    helper.set_model_props(whole, {SHIPPED: record.as_json()})
-    checker.check_model(whole)
-    content: bytes = whole.SerializeToString()
+    failed = failure(
+        f"{parts.source.model} and the head cannot be joined to one graph",
+        "export a .pt2 or a .zip",
+    )
+
+    with reworded(failed):
+        whole = merged(model, head, "features")
+        if record.input == "images":
+            before = preprocessing_graph(parts.base.transform, opset, model.ir_version)
+            whole = merged(before, whole, "pixels")
+        whole.graph.name, whole.producer_name = record.head, "bottleneck"
+        whole.graph.ClearField("value_info")  # shapes in between, with several names for the batch
+        for each in (*whole.graph.input, *whole.graph.output):
+            each.type.tensor_type.shape.dim[0].dim_param = "n"
+        helper.set_model_props(whole, {SHIPPED: record.as_json()})
+        checker.check_model(whole)
+        content: bytes = whole.SerializeToString()
     return content
 
 

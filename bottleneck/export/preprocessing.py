@@ -110,11 +110,11 @@ _COVERING = """
         box_w = Constant <value_ints = [{box_width}]> ()
         taller = Mul (image_h, box_w)
         wider = Mul (image_w, box_h)
-        is_tall = GreaterOrEqual (taller, wider)
+        is_wide = Less (taller, wider)
         tall_h = Div (taller, image_w)
         wide_w = Div (wider, image_h)
-        new_h = Where (is_tall, tall_h, box_h)
-        new_w = Where (is_tall, box_w, wide_w)
+        new_h = Where (is_wide, box_h, tall_h)
+        new_w = Where (is_wide, wide_w, box_w)
 """
 _MULTIPLES = """
         half = Constant <value_ints = [{half}]> ()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import bottleneck
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
-from bottleneck.errors import BottleneckError, DataError, ExportError, UsageError
+from bottleneck.errors import BottleneckError, DataError, UsageError
 from bottleneck.export.card import check_card, write_card
 from bottleneck.export.preprocessing import FIRST_OPSET, check_transform
 from bottleneck.export.samples import image_set_of, read_samples
@@ -167,8 +167,8 @@ def export_head(
             stream.seek(0)
             content = stream.read()
             found = job.check(suffix, content)
-        exported = Exported(file=str(target), bytes=len(content), format=suffix[1:], **found)
-        return job.with_card(target, exported) if settings.card else exported
+            exported = Exported(file=str(target), bytes=len(content), format=suffix[1:], **found)
+            return job.with_card(target, exported) if settings.card else exported
     except BottleneckError:  # some are of the kind below
         raise
     except OSError as error:
@@ -182,9 +182,10 @@ def _check_file(target: Path, settings: ExportSettings) -> str:
     """Refuse what can be refused before anything is loaded; return the file's ending."""
     suffix = target.suffix.lower()
     if suffix not in _SUFFIXES:
+        ending = f"the ending {suffix!r}" if suffix else "no ending"
         raise UsageError(
-            f"{str(target)!r} has the ending {suffix!r}, expected .onnx (ONNX Runtime), .pt2 "
-            f"(PyTorch) or .zip (this package on another machine); give one of these"
+            f"{str(target)!r} has {ending}, expected .onnx (ONNX Runtime), .pt2 (PyTorch) or .zip "
+            f"(this package on another machine); give one of these"
         )
     if target.is_dir():
         raise UsageError(f"{str(target)!r} is a folder; give the name of a file")
@@ -258,13 +259,7 @@ class _Job:
             whole=whole,
             tolerance=tolerance or 0.0,
         )
-        wrong = not found.difference <= (1 if tolerance is None else tolerance)  # also nan
-        if wrong or (tolerance is not None and found.same < found.clear):
-            raise ExportError(
-                f"the exported file does not give the head's answers: probabilities of "
-                f"{found.worst!r} differ by {found.difference:.2g}, expected at most "
-                f"{tolerance or 1:g}; no file is written: {_remedy(self.settings)}"
-            )
+        checking.check_answers(found, tolerance, self.settings)
         told: dict[str, Any] = {
             "precision": precision,
             "input": "files" if suffix == ".zip" else "images" if whole else "pixels",
@@ -292,7 +287,13 @@ class _Job:
             "preprocessing": self.parts.base.transform.summary,
             "temperature": self.parts.head.temperature,
         }
-        card = write_card(target, exported, self._record(), self.images, **facts)
+        try:
+            card = write_card(target, exported, self._record(), self.images, **facts)
+        except OSError as error:
+            raise DataError(
+                f"the model card beside {str(target)!r} cannot be written ({error.strerror}), so "
+                f"no file was; check permissions and free disk space, or leave `card` out"
+            ) from error
         return replace(exported, card=str(card))
 
     def _samples(self, what: str, most: int, items: "Sequence[ImageItem]") -> "Iterator[Sample]":
@@ -325,11 +326,3 @@ class _Job:
             version=bottleneck.__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-
-
-def _remedy(settings: ExportSettings) -> str:
-    if settings.with_preprocessing:
-        return "leave `with_preprocessing` out, and preprocess as the model card says"
-    if settings.precision != "fp32":
-        return "give `precision=fp32`"
-    return "export a .zip, which this package loads on any machine"

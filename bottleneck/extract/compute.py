@@ -89,7 +89,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Remarks:
-    """What users should know of images that were decoded, in any thread.
+    """What is to know of images beside their features, found in any thread.
 
     Attributes
     ----------
@@ -97,10 +97,13 @@ class Remarks:
         Digest to path, of files that have more pages or frames.
     deep : dict of str to int
         Digest to about the largest value, of images of 16 bits that do not state that of white.
+    unread : dict of str to str
+        Digest to path, of files whose bytes could not be read.
     """
 
     pages: dict[str, str] = field(default_factory=dict)
     deep: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
 
     def add(self, item: ImageItem, decoded: Decoded) -> None:
         """Add what is known of an image."""
@@ -233,6 +236,7 @@ def joint_batches(
             data = read_file(item)
         except BadImageError as error:
             reason = str(error)
+            works[0].remarks.unread[item.digest] = item.path
             return item, [reason if item.digest in work.views else None for work in works]
         return item, _views_of(item, data, works, sees, policy) if ahead_too else data
 

@@ -42,6 +42,8 @@ class Division:
         The images of all parts, in the order of computation.
     report : callable
         Called while the process waits for others.
+    at_once : bool
+        Whether to lease all images that are free, for others to compute them for this process.
 
     Attributes
     ----------
@@ -57,14 +59,18 @@ class Division:
         parts: Sequence[Part],
         items: Sequence[ImageItem],
         report: Callable[[], None],
+        *,
+        at_once: bool = False,
     ) -> None:
         self._leases, self._parts, self._report = leases, parts, report
+        self._at_once = at_once
         self._of_digest = {item.digest: item for item in items}
         self._number_rows()
         self._pending = {digest: self._needed(digest) for digest in self._of_digest}
         self._held: dict[str, int] = {}
         self._next: list[str] = []
-        self._limit, self._began = _FIRST, time.monotonic()
+        self._limit, self._seconds = _FIRST, 0.0
+        self._since: float | None = None
         self.computed = self.elsewhere = 0
         self._in_company = False
 
@@ -120,6 +126,7 @@ class Division:
         CacheError
             A part cannot be read, or the lease cannot be written.
         """
+        self._stop_the_clock()
         self._leases.drop()  # all parts are written
         self._held, pause = {}, _PAUSE
         while self._pending:
@@ -155,8 +162,20 @@ class Division:
             self._take()
 
     def _take(self) -> None:
+        self._stop_the_clock()
         self._next = []
         self._leases.take(self._layers, self._choose)
+        if self._next:
+            self._since = time.monotonic()
+
+    def _stop_the_clock(self) -> None:
+        """Count the time since the last lease as computing; waiting would make leases smaller.
+
+        Who waits would then ask more often, for others to wait longer.
+        """
+        if self._since is not None:
+            self._seconds += time.monotonic() - self._since
+            self._since = None
 
     def _choose(self, others: Sequence[Collection[str]]) -> list[str]:
         """Choose the next images, given those that others have leased."""
@@ -189,9 +208,10 @@ class Division:
 
         As in guided self-scheduling (Polychronopoulos and Kuck, 1987).
         """
-        if self.computed:
-            rate = self.computed / (time.monotonic() - self._began)
-            limit = int(rate * _LEASE_SECONDS)
+        if self._at_once:
+            return len(self._pending)
+        if self.computed and self._seconds:
+            limit = int(self.computed / self._seconds * _LEASE_SECONDS)
         else:
             limit, self._limit = self._limit, 2 * self._limit
         return max(_LEAST, min(limit, -(-free // (_SHARES * processes))))

@@ -1,22 +1,16 @@
 """Fill banks: compute what they lack and store it, with one decoding of an image for all bases."""
 
-from collections.abc import Container, Generator, Iterable, Sequence
-from contextlib import ExitStack, closing, nullcontext, suppress
+from collections.abc import Container, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import EVERYONE, Cache, Leases, Shard
 from bottleneck.errors import CacheError, counted
-from bottleneck.extract.compute import (
-    Chunk,
-    Progress,
-    Remarks,
-    Work,
-    joint_batches,
-    sorted_by_size,
-)
+from bottleneck.extract.compute import Progress, Remarks
 from bottleneck.extract.division import Division
 from bottleneck.extract.outcomes import Outcome, Part
+from bottleneck.extract.passes import Engine, ordered_images
 from bottleneck.extract.plan import (
     Plan,
     find_passes,
@@ -25,10 +19,10 @@ from bottleneck.extract.plan import (
     plan_extraction,
 )
 from bottleneck.extract.store import Target, targets_of_all
-from bottleneck.images import ImageItem, ImageSet
+from bottleneck.images import ImageSet
 from bottleneck.settings import StoreSettings
 
-__all__ = ["Filling", "carry_out", "fill_banks", "ordered_images", "stored_chunks"]
+__all__ = ["Filling", "carry_out", "fill_banks"]
 
 
 @dataclass(frozen=True)
@@ -107,20 +101,32 @@ def fill_banks(
     UsageError, MissingExtraError, DataError, CacheError, FeatureOverflowError
         As for `extract_features`.
     """
+    engine = _engine(images, cache, settings)  # refuses what it can before any work
     targets = targets_of_all(bases, cache, settings)
     plans = [plan_extraction(images, own) for own in targets]
     if any(plan.tasks for own in plans for plan in own):
         cache.check_writable()
     found = [Filling(own, plan.lacking) for own, (plan, *_) in zip(targets, plans, strict=True)]
     shard = Shard.of(settings.shard)
-    with Leases(cache.root, shard.scope if shard else EVERYONE) as leases:
+    with Leases(cache.root, shard.scope if shard else EVERYONE) as leases, engine as chosen:
         for stage in range(len(targets[0])):  # of unaugmented images, then of views
             bad = {digest for each in found for digest in each.bad}
             good = [own[stage].only({i.digest for i in own[stage].items} - bad) for own in plans]
-            outcomes = carry_out(good, [own[stage] for own in targets], progress, leases)
+            outcomes = carry_out(good, [own[stage] for own in targets], progress, leases, chosen)
             for each, outcome in zip(found, outcomes, strict=True):
                 each.outcomes.append(outcome)
     return found
+
+
+def _engine(
+    images: ImageSet, cache: Cache, settings: StoreSettings
+) -> AbstractContextManager[Engine]:
+    """Return what computes the images, which is begun when it is entered."""
+    if settings.engine == "local":
+        return nullcontext(Engine())
+    from bottleneck.extract.on_ray import RayEngine
+
+    return RayEngine(images, cache, settings)
 
 
 def carry_out(
@@ -128,6 +134,7 @@ def carry_out(
     targets: Sequence[Target],
     progress: Progress | None = None,
     leases: Leases | None = None,
+    engine: Engine | None = None,
 ) -> list[Outcome]:
     """Compute and store plans together, and check that everything is there at the end.
 
@@ -142,6 +149,8 @@ def carry_out(
     leases : Leases, optional
         Divides the images with other processes that have leases in the cache. Without it, all are
         computed here.
+    engine : Engine, optional
+        Computes them; by default in this process.
 
     Returns
     -------
@@ -153,7 +162,7 @@ def carry_out(
     CacheError, FeatureOverflowError
         Features cannot be written, or disappeared meanwhile; what was committed is kept.
     """
-    outcomes = [Outcome() for _ in plans]
+    outcomes, engine = [Outcome() for _ in plans], engine or Engine()
     count = _Count(plans, targets, outcomes, progress)
     left = list(plans)
     try:
@@ -161,9 +170,10 @@ def carry_out(
             partial = set[str]()
             for tasks in find_passes(left, targets):
                 parts = [Part(task, targets[at], outcomes[at]) for at, task in tasks.items()]
-                partial |= _run_pass(parts, leases, count)
+                partial |= _run_pass(parts, leases, count, engine)
             done = zip(left, targets, outcomes, strict=True)
             left = [_left_of(plan, target, outcome.bad, partial) for plan, target, outcome in done]
+            count.note_left(left, targets)
     except BaseException:
         for target in targets:
             with suppress(CacheError):  # what stopped the work may be a full disk
@@ -188,10 +198,14 @@ class _Count:
     ) -> None:
         self._outcomes, self._progress, self.done, self._told = outcomes, progress, 0, -1
         self._stage = "views" if targets[0].policy else "extract"
-        passes = find_passes(plans, targets)
-        self._total = sum(len(images_of([*tasks.values()])) for tasks in passes)
+        self._total = _images_in(plans, targets)
         distinct = {item.digest for plan in plans for item in plan.items}
         self._cached = len(distinct.difference(*(plan.lacking for plan in plans)))
+        self.report()
+
+    def note_left(self, left: Sequence[Plan], targets: Sequence[Target]) -> None:
+        """Note what is left of the plans, once it has been looked for."""
+        self.done = self._total - _images_in(left, targets)
         self.report()
 
     def report(self) -> None:
@@ -205,97 +219,40 @@ class _Count:
             )
 
 
-def _run_pass(parts: Sequence[Part], leases: Leases | None, count: _Count) -> set[str]:
-    """Compute images together; return those of which another process has computed some rows."""
+def _images_in(plans: Sequence[Plan], targets: Sequence[Target]) -> int:
+    """Return the number of images of all passes."""
+    return sum(len(images_of([*tasks.values()])) for tasks in find_passes(plans, targets))
+
+
+def _run_pass(
+    parts: Sequence[Part], leases: Leases | None, count: _Count, engine: Engine
+) -> set[str]:
+    """Compute images together; return those of which some rows may be left to compute."""
     items = ordered_images(parts)
     if leases is None:
-        with closing(stored_chunks(parts, items)) as chunks:
+        with closing(engine.chunks(parts, items)) as chunks:
             for chunk in chunks:  # what was appended is committed, whatever ends the work
                 count.done += chunk.images
                 count.report()
-        return set()
+        return engine.lost
     before = count.done
 
     def report() -> None:
         count.done = before + division.computed + division.elsewhere
         count.report()
 
-    division = Division(leases, parts, items, report)
+    division = Division(leases, parts, items, report, at_once=engine.at_once)
     while division.ready():
-        with closing(stored_chunks(parts, items, division.claimed())) as chunks:
+        with closing(engine.chunks(parts, items, division.claimed())) as chunks:
             for chunk in chunks:
                 division.computed += chunk.images
                 report()
     report()
-    return division.left
-
-
-def ordered_images(parts: Sequence[Part]) -> Sequence[ImageItem]:
-    """Return the images that are computed together, in the order of computation.
-
-    Parameters
-    ----------
-    parts : sequence of Part
-        As for `stored_chunks`.
-
-    Returns
-    -------
-    sequence of ImageItem
-    """
-    tasks = [part.task for part in parts]
-    return sorted_by_size(images_of(tasks), parts[0].target.base.transform)
-
-
-def stored_chunks(
-    parts: Sequence[Part], items: Sequence[ImageItem], claimed: Iterable[ImageItem] | None = None
-) -> Generator[Chunk]:
-    """Compute images together, and yield what was computed of some once it is appended.
-
-    Parameters
-    ----------
-    parts : sequence of Part
-        What to compute and where to store it, for at least one base; images are decoded as
-        `bottleneck.extract.plan.find_passes` allows. Their outcomes are updated.
-    items : sequence of ImageItem
-        The images of all parts, in the order of computation.
-    claimed : iterable of ImageItem, optional
-        Those to compute, by default all; read when they are next.
-
-    Yields
-    ------
-    Chunk
-        See `joint_batches`.
-
-    Raises
-    ------
-    CacheError, FeatureOverflowError, MemoryShortError
-        Features cannot be computed or written.
-    """
-    works = [
-        Work(part.target.base.cut(part.task.layers), part.task.views, part.outcome.remarks)
-        for part in parts
-    ]
-    size, policy = parts[0].target.settings.batch_size, parts[0].target.policy
-    chunks = joint_batches(works, items, claimed, batch_size=size, policy=policy)
-    share = sum(len(part.target.by_bank(part.task.layers)) for part in parts)
-    with closing(chunks), ExitStack() as stack:
-        stores = [
-            stack.enter_context(part.target.storing(part.task.layers, share=share))
-            for part in parts
-        ]
-        for chunk in chunks:
-            for part, append, batch in zip(parts, stores, chunk.batches, strict=True):
-                append(batch)
-                outcome, width = part.outcome, sum(map(part.target.row_bytes, part.task.layers))
-                outcome.bad |= {item.digest: reason for item, reason in batch.rejected}
-                outcome.rows += len(batch.items)
-                outcome.bytes_written += len(batch.items) * width
-                outcome.seconds += batch.seconds
-            yield chunk
+    return division.left | engine.lost
 
 
 def _left_of(plan: Plan, target: Target, bad: Container[str], partial: Container[str]) -> Plan:
-    """Return what the banks lack of a plan: images of which another process did some rows only."""
+    """Return what the banks lack of a plan: images of which others did some rows only, or none."""
     planned = plan.items if plan.tasks else ()  # else they have just been found
     tasks = find_tasks(planned, target.banks, target.views)
     lacking = {digest for task in tasks for digest in task.views if digest not in bad}

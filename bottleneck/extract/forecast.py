@@ -16,9 +16,9 @@ from bottleneck.arguments import made
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
 from bottleneck.extract.compute import Progress
-from bottleneck.extract.filling import ordered_images, stored_chunks
 from bottleneck.extract.jobs import ShardJob
 from bottleneck.extract.outcomes import Part
+from bottleneck.extract.passes import ordered_images, stored_chunks
 from bottleneck.extract.plan import find_passes, images_of, plan_extraction
 from bottleneck.extract.store import targets_of_all
 from bottleneck.files import atomic_write

@@ -37,7 +37,7 @@ class ShardJob:
     files : ShardFiles
         What the shards tell of themselves.
     shard : Shard or None
-        The own one.
+        The own one; None if it is done once more after the last one has completed the extraction.
     """
 
     images: ImageSet
@@ -83,7 +83,19 @@ class ShardJob:
         facts = repr((images.digest_of(), sorted(banks), settings.views))
         key = hashlib.sha256(facts.encode()).hexdigest()[:_KEY_DIGITS]
         files = ShardFiles(cache, f"{images.name}-{key}")
-        return cls(images, bases, cache, whole, files, shard)
+        job = cls(images, bases, cache, whole, files, shard)
+        return replace(job, shard=None) if shard and job._was_completed() else job
+
+    def _was_completed(self) -> bool:
+        """Return whether what is missing, in any shard, could not be used when all were done."""
+        if self.files.paths():
+            return False
+        lacking = self._lacking()
+        paths = {item.path for item in self.images.items if item.digest in lacking}
+        return any(
+            run.image_set == self.images.name and paths <= {each.path for each in run.rejected}
+            for run in self.cache.runs(damaged_too=False)
+        )
 
     def note(self, bad: Mapping[str, str], *, done: bool) -> None:
         """Tell the other shards of the own one.
@@ -132,13 +144,16 @@ class ShardJob:
         count = self.shard.count if self.shard else self.files.count
         if not count:
             return []
-        targets = targets_of_all(self.bases, self.cache, self.settings, compare=False)
-        plans = [plan for own in targets for plan in plan_extraction(self.images, own)]
-        lacking = set[str]().union(*(plan.lacking for plan in plans)) - self.bad().keys()
         found = [0] * count
-        for digest in lacking:
+        for digest in self._lacking() - self.bad().keys():
             found[Shard.number_of(digest, count) - 1] += 1
         return found
+
+    def _lacking(self) -> set[str]:
+        """Return the images of which the cache lacks anything."""
+        targets = targets_of_all(self.bases, self.cache, self.settings, compare=False)
+        plans = [plan for own in targets for plan in plan_extraction(self.images, own)]
+        return set[str]().union(*(plan.lacking for plan in plans))
 
     def own_images(self, bad: Mapping[str, str]) -> ImageSet:
         """Return the images of the own shard, without bad ones, in the splits of all.

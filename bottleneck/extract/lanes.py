@@ -17,7 +17,14 @@ import torch
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.errors import MemoryShortError, counted, first_line, is_out_of_memory
 
-__all__ = ["Lane", "Lanes", "find_lanes", "freed_memory_kept", "largest_that_pays"]
+__all__ = [
+    "Lane",
+    "Lanes",
+    "find_lanes",
+    "freed_memory_kept",
+    "largest_that_pays",
+    "usable_cores",
+]
 
 _IMAGES_AT_ONCE = 64
 _PER_CORE = 4
@@ -222,11 +229,22 @@ class Lanes:
         }
 
 
-def find_lanes(base: FrozenBase, images: int, batch_size: int | Literal["auto"] = "auto") -> Lanes:
-    """Distribute an extraction over the available cores, or over the base's GPUs.
+def usable_cores() -> int:
+    """Return the number of cores that may be used.
 
-    Cores are counted as in joblib, by affinity and container limits, with `torch.get_num_threads`
-    as the maximum, so that users can limit them.
+    They are counted as in joblib, by affinity and container limits, with `torch.get_num_threads` as
+    the maximum, so that users can limit them.
+
+    Returns
+    -------
+    int
+    """
+    cores: int = min(joblib.cpu_count(), torch.get_num_threads())
+    return cores
+
+
+def find_lanes(base: FrozenBase, images: int, batch_size: int | Literal["auto"] = "auto") -> Lanes:
+    """Distribute an extraction over the `usable_cores`, or over the base's GPUs.
 
     Parameters
     ----------
@@ -243,7 +261,7 @@ def find_lanes(base: FrozenBase, images: int, batch_size: int | Literal["auto"] 
     Lanes
         The lanes and their batch size.
     """
-    cores = min(joblib.cpu_count(), torch.get_num_threads())
+    cores = usable_cores()
     if base.devices[0].type == "cpu":
         fitting = max(_FEWEST, min(_PER_CORE, _IMAGES_AT_ONCE // cores))
         wanted = fitting if batch_size == "auto" else batch_size

@@ -24,7 +24,7 @@ class Outcome:
     bad : dict of str to str
         Digest to reason, for images that could not be used.
     remarks : Remarks
-        What users should know of the computed images.
+        What is to know of the images beside their features.
     elsewhere : set of str
         Digests of the images that were missing at first and that other processes have computed.
     """

@@ -28,6 +28,9 @@ from bottleneck.settings import BaseSettings, StoreSettings
 
 __all__ = ["extract_features", "usable_images"]
 
+_MOST_IGNORED = 1000
+"""Files left out that the record of an extraction names."""
+
 
 @overload
 def extract_features(
@@ -114,6 +117,11 @@ def extract_features(
         Values of a layer are too large for `dtype`.
     """
     settings = made(StoreSettings, settings, options)
+    if settings.engine == "local" and (of_ray := options.keys() & {"ray_address", "workers"}):
+        name = min(of_ray)
+        raise UsageError(
+            f"`{name}` has no effect without `engine=ray`; give `engine=ray`, or leave `{name}` out"
+        )
     several = [bases] if isinstance(bases, FrozenBase) else list(bases)
     for base in several:
         if isinstance(settings, BaseSettings) and not base.settings.agrees_with(settings):
@@ -130,6 +138,7 @@ def extract_features(
         cache.check_writable()
     job = ShardJob.of(images, several, cache, settings)
     if job:
+        settings = settings if job.shard else job.settings
         job.note({}, done=False)
     fillings = fill_banks(images, several, cache, settings, progress=progress)
     usable, missing = _usable_of(images, fillings, job)
@@ -191,6 +200,9 @@ def _described(
         cached=len(distinct) - computed,
         copies=len(usable.items) - len(distinct),
         rejected=list(usable.rejected),
+        ignored=list(usable.ignored[:_MOST_IGNORED]),
+        small_classes=dict(usable.small),
+        lost_classes=list(usable.lost),
         leaks=list(usable.leaks),
         conflicts=list(usable.conflicts),
         bytes_written=filling.bytes_written,

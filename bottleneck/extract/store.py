@@ -210,11 +210,12 @@ class Target:
         Raises
         ------
         CacheError
-            The cache cannot be written.
+            The cache cannot be written, or another process found another canary.
         """
         for layer in layers:
             bank = self.banks[layer]
-            if bank.describes(layer):
+            if bank.describes(layer):  # another process may just have described it
+                bank.check_canary(layer, self.canary[layer])
                 continue
             details = StoredLayer(
                 alias=self.base.network.alias(layer),

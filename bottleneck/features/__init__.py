@@ -2,7 +2,7 @@
 
 from bottleneck.features.commands import cache_option, extract_command
 from bottleneck.features.fitted import features_of, has_changed, is_known, seen_by_network
-from bottleneck.features.rows import Features, free_memory, load_features
+from bottleneck.features.rows import Features, free_memory, load_features, no_images
 from bottleneck.features.selection import (
     check_layers,
     join_layers,
@@ -29,6 +29,7 @@ __all__ = [
     "join_layers",
     "load_features",
     "matching_layers",
+    "no_images",
     "seen_by_network",
     "select_features",
     "select_layers",

@@ -17,7 +17,7 @@ from bottleneck.images import SPLITS, ImageItem, ImageSet
 from bottleneck.records import AnySource, FeatureSource, JoinedSource
 from bottleneck.settings import FeatureSettings
 
-__all__ = ["Features", "free_memory", "load_features"]
+__all__ = ["Features", "free_memory", "load_features", "no_images"]
 
 _UNKNOWN = 2**32  # bytes assumed to be free where the system does not report it
 
@@ -175,7 +175,8 @@ def load_features(
         `StreamedRows`, which are read from the banks in every pass. Without a limit they are read
         now, whatever their size.
     split : str or sequence of str, optional
-        Read only the images of these splits, if there are any; others need not be in the cache.
+        Read only the images of this split, or of these, if there are any; others need not be in the
+        cache.
     **options
         The fields of `bottleneck.settings.FeatureSettings`, in place of `chosen`.
 
@@ -186,7 +187,7 @@ def load_features(
     Raises
     ------
     DataError, UnknownNameError, UsageError
-        As for `select_features`; or features are not finite.
+        As for `select_features`; or features are not finite, or there are no images of `split`.
     CacheError
         A row is missing from the bank, or a part is damaged.
     """
@@ -198,7 +199,11 @@ def load_features(
         selection = select_features(cache, chosen, **options)
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
     wanted = [split] if isinstance(split, str) else split or ()
-    plain = [item for item in images.items if item.split in wanted] or images.items
+    plain = [item for item in images.items if item.split in wanted]
+    if isinstance(split, str) and not plain:
+        there = {item.split or "" for item in images.items}
+        raise no_images(split, there, selection)
+    plain = plain or [*images.items]
     train = [item for item in plain if item.split == "train"]
     items = [*plain, *train * selection.views]
     numbers = np.repeat(np.arange(1, selection.views + 1), len(train))
@@ -217,6 +222,29 @@ def load_features(
         images=images,
         selection=selection,
         widths=tuple(each.width for each in columns),
+    )
+
+
+def no_images(split: str, there: Iterable[str], selection: AnySource) -> DataError:
+    """Return the error of features without images of a split.
+
+    Parameters
+    ----------
+    split : str
+        The split.
+    there : iterable of str
+        The splits that there are; empty for images without labels.
+    selection : FeatureSource or JoinedSource
+        The features.
+
+    Returns
+    -------
+    DataError
+    """
+    others = ", ".join(sorted(set(there) - {""})) or "unlabelled ones"
+    return DataError(
+        f"image set {selection.image_set!r} has no {split} images, only {others}; add some, run "
+        f"{selection.made_by!r} and fit again, or choose another with `split`"
     )
 
 

@@ -18,6 +18,7 @@ from bottleneck.features import free_memory, load_features
 from bottleneck.heads import Head, fit_head
 from bottleneck.heads.problem import Progress
 from bottleneck.images import ImageItem, ImageSet, RejectedImage, group_mates, same_images, trained
+from bottleneck.labels import classes_in
 from bottleneck.records import FeatureSource, single_source
 from bottleneck.settings import FinetuneSettings, FitSettings
 
@@ -100,6 +101,12 @@ def check_classes(images: ImageSet, head: Head) -> None:
             f"{', '.join(images.classes)}{', several at a time' if several else ''}; expected "
             f"those of the head, {', '.join(head.classes)}: fit a head on this set first, or "
             f"give the head's own images"
+        )
+    left = classes_in(item.label for item in images.items if item.split == "train")
+    if lacking := sorted({*head.classes}.difference(left)):
+        raise DataError(
+            f"image set {images.name!r} has no usable train image of {', '.join(lacking)}; "
+            f"expected some of each class of the head: add images, or move some from other splits"
         )
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import cos, inf, pi
-from operator import lt
 from typing import Any
 
 import numpy as np
@@ -71,15 +70,15 @@ class Training:
         self._weights = scaled.to(self.fabric.device)
         self._codes = torch.from_numpy(own.codes).to(self.fabric.device)
         group_of = groups_of(self.val.items)
-        groups = [group_of.get(item.digest, item.digest) for item in self.val.items]
-        parts = deal_groups(np.array(groups), targets=self.targets)
+        groups = np.array([group_of.get(item.digest, item.digest) for item in self.val.items])
+        parts = deal_groups(groups, targets=self.targets)
         self.choice = Choice(
             self.head.link,
             self.targets,
             parts,
             margins=True,  # the temperature is fitted again, so that a too sure network is no worse
             temperature=self.head.temperature,
-            better=lt,
+            cautious=groups,
         )
 
     def _targets(self, images: Activations) -> Targets:
@@ -98,7 +97,7 @@ class Training:
         DataError
             Some scores are not finite.
         """
-        return State(self.validated(), self.weights())
+        return State(self.validated()[0], self.weights())
 
     def note(self, state: State) -> None:
         """Add the head's last learning rate and the seconds of an epoch to its row."""
@@ -129,7 +128,7 @@ class Training:
         everyone: Any = fabric.all_reduce(seen, reduce_op="sum")
         return np.asarray(everyone.cpu())
 
-    def validated(self) -> dict[str, float]:
+    def validated(self) -> tuple[dict[str, float], bool]:
         """As `Learner.validated`; the loss is that at the temperature with the lowest one."""
         scores = self.scores()
         if not np.isfinite(scores).all():
@@ -138,9 +137,8 @@ class Training:
                 f"{self.settings.precision}; give `precision=fp32`, or check the head with "
                 f"'bottleneck evaluate'"
             )
-        self.choice.offer(scores)
-        metrics = self.choice.metrics(scores)
-        return {"val_loss": metrics["log_loss"], "val_accuracy": metrics["accuracy"]}
+        best, metrics = self.choice.offer(scores), self.choice.metrics(scores)
+        return {"val_loss": metrics["log_loss"], "val_accuracy": metrics["accuracy"]}, best
 
     def step_through(self, epoch: int) -> dict[str, float]:
         """As `Learner.step_through`."""

@@ -28,7 +28,7 @@ from bottleneck.heads.head import OWN_FOLDER
 from bottleneck.heads.novelty import Novelty, fit_novelty
 from bottleneck.heads.scoring import decide
 from bottleneck.heads.training import State
-from bottleneck.images import ImageSet, same_images
+from bottleneck.images import ImageSet, groups_of, same_images
 from bottleneck.lookup import feature_rows
 from bottleneck.records import Augmentation, FeatureSource, Judged, ModelFacts, single_source
 from bottleneck.settings import StoreSettings
@@ -119,8 +119,15 @@ def _judged(training: Training) -> list[Judged]:
         given = decide(scores, multilabel=targets.multilabel)
         return list(map(bool, (given == targets.indicators).all(axis=1)))
 
-    scored = zip(training.val.items, right(choice.first), right(choice.unselected()), strict=True)
-    return [Judged(image=item.digest, before=one, after=two) for item, one, two in scored]
+    items = training.val.items
+    group_of = groups_of(items)
+    number = {name: place for place, name in enumerate(sorted(set(group_of.values())))}
+    found = []
+    for item, one, two in zip(items, right(choice.first), right(choice.unselected()), strict=True):
+        found.append(Judged(image=item.digest, before=one, after=two))
+        if (name := group_of.get(item.digest)) is not None:
+            found[-1]["group"] = number[name]
+    return found
 
 
 def _fitted(start: Start, training: Training, state: State, forecast: EpochForecast | None) -> Head:

@@ -1,7 +1,6 @@
 """Choose a candidate on held-out rows, and score the choice on rows that it was not made on."""
 
-from collections.abc import Callable, Mapping
-from operator import le
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -45,13 +44,15 @@ class Choice:
         distances, and networks whose temperature is fitted again at the end.
     temperature : float
         Otherwise divides the scores of all candidates; kept at the end unless another is better.
-    better : callable
-        Whether a log loss, the first argument, is better than the best so far.
+    cautious : np.ndarray, optional
+        Shape (n,): the group of each row. A candidate is then chosen in place of the first one only
+        if its log loss is lower by more than one standard error of the difference, paired over the
+        groups (Breiman et al., Classification and Regression Trees, 1984).
 
     Attributes
     ----------
     best, first : np.ndarray
-        Scores (n, k) of the candidate with the lowest log loss on all rows, and of the first one.
+        Scores (n, k) of the candidate that is chosen on all rows, and of the first one.
     """
 
     first: np.ndarray
@@ -64,14 +65,20 @@ class Choice:
         *,
         margins: bool = False,
         temperature: float = 1.0,
-        better: Callable[[float, float], bool] = le,
+        cautious: np.ndarray | None = None,
     ) -> None:
-        self._link, self._targets, self._better = link, targets, better
+        self._link, self._targets = link, targets
         self._margins, self._known = margins, temperature
         own = [parts == part for part in np.unique(parts)]
         # A single part has no others to choose on.
         self._parts = own if len(own) > 1 else []
+        self._groups = list[np.ndarray]()
+        if cautious is not None:
+            names, groups = np.unique(cautious, return_inverse=True)
+            groups = groups if len(names) > 1 else np.arange(len(groups))
+            self._groups = [groups, *(groups[~part] for part in self._parts)]
         self._losses = [np.inf] * (1 + len(self._parts))
+        self._before: list[np.ndarray] = []  # losses of the first, on the rows of each choice
         self._scores: list[np.ndarray] = []
         self._fitted: tuple[np.ndarray | None, float] = None, temperature
 
@@ -80,7 +87,9 @@ class Choice:
         return self._scores[0]
 
     def offer(self, scores: np.ndarray) -> bool:
-        """Compare a candidate with the best so far; return whether it is better on all rows.
+        """Compare a candidate with the best so far; return whether it is chosen on all rows.
+
+        Of several equally good candidates, the last one is.
 
         Parameters
         ----------
@@ -91,29 +100,41 @@ class Choice:
         -------
         bool
         """
-        first = not self._scores
+        losses, first = self._losses_on(scores), not self._scores
         if first:
-            self.first, self._scores = scores, [scores] * len(self._losses)
-        losses = self._losses_on(scores)
-        won = [first or self._better(*pair) for pair in zip(losses, self._losses, strict=True)]
-        for number, better in enumerate(won):
-            if better:
-                self._losses[number], self._scores[number] = losses[number], scores
+            self.first, self._scores = scores, [scores] * len(losses)
+            self._before = losses
+        won = [first or self._wins(number, own) for number, own in enumerate(losses)]
+        for number, own in enumerate(losses):
+            if won[number]:
+                self._losses[number], self._scores[number] = float(own.mean()), scores
         return won[0]
 
-    def _losses_on(self, scores: np.ndarray) -> list[float]:
-        """Return the log loss on all rows, and without each part."""
+    def _wins(self, number: int, losses: np.ndarray) -> bool:
+        """Return whether a candidate is to be chosen, by its losses on the rows of a choice."""
+        if losses.mean() > self._losses[number]:
+            return False
+        if not self._groups:
+            return True
+        gains, groups = self._before[number] - losses, self._groups[number]
+        squares = np.bincount(groups, gains - gains.mean()) ** 2
+        units = len(np.unique(groups))
+        error = np.sqrt(squares.sum() * units / max(1, units - 1)) / len(gains)
+        return bool(gains.mean() > error)
+
+    def _losses_on(self, scores: np.ndarray) -> list[np.ndarray]:
+        """Return the log losses of all rows, and of those without each part."""
         rows = [np.ones(len(scores), dtype=bool), *(~part for part in self._parts)]
         if not self._margins:
             each = log_losses(self._link, scores, self._targets, self._known)
-            return [float(each[own].mean()) for own in rows]
-        found: list[float] = []
+            return [each[own] for own in rows]
+        found: list[np.ndarray] = []
         for own in rows:
             some = scores[own], self._targets.take(own)
             temperature = fit_temperature(self._link, *some)
             if not found:
                 self._fitted = scores, temperature
-            found.append(float(log_losses(self._link, *some, temperature).mean()))
+            found.append(log_losses(self._link, *some, temperature))
         return found
 
     def state(self) -> dict[str, np.ndarray]:
@@ -131,6 +152,7 @@ class Choice:
         """
         self._losses, self._scores = state["losses"].tolist(), list(state["scores"])
         self.first = state["first"]
+        self._before = self._losses_on(self.first)
 
     def metrics(self, scores: np.ndarray) -> dict[str, float]:
         """Return the metrics of a candidate on the rows that it is chosen on.
@@ -153,8 +175,13 @@ class Choice:
         return score_metrics(*rows) | extreme_losses(*rows)
 
     def unselected(self) -> np.ndarray:
-        """Return scores (n, k): of each part, those of what is best on the other rows."""
+        """Return scores (n, k): of each part, those of what is best on the other rows.
+
+        If the first candidate was kept cautiously, they are its own, as nothing was selected.
+        """
         found = self.best.copy()
+        if self._groups and np.array_equal(found, self.first):
+            return found
         for part, scores in zip(self._parts, self._scores[1:], strict=True):
             found[part] = scores[part]
         return found
@@ -206,7 +233,7 @@ class Choice:
 
 
 def deal_groups(
-    groups: np.ndarray, count: int = _PARTS, targets: Targets | None = None
+    groups: np.ndarray, count: int = _PARTS, targets: Targets | None = None, *, seed: int = 0
 ) -> np.ndarray:
     """Deal rows into parts at random; the rows of a group stay together.
 
@@ -219,6 +246,8 @@ def deal_groups(
     targets : Targets, optional
         Labels of the n rows, to deal class by class, as far as rows have one class each. Otherwise
         a part has less of what the others have more of, and what is chosen on these looks worse.
+    seed : int
+        Seed of the draw.
 
     Returns
     -------
@@ -227,7 +256,7 @@ def deal_groups(
     """
     _, first, group_of_row = np.unique(groups, return_index=True, return_inverse=True)
     order = first.argsort().argsort()  # of groups as they appear
-    drawn = np.random.default_rng(0).permutation(len(first))
+    drawn = np.random.default_rng(seed).permutation(len(first))
     if targets is not None and not targets.multilabel:
         sequence = np.lexsort((drawn, targets.codes[np.sort(first)]))
         drawn[sequence] = np.arange(len(first))

@@ -26,6 +26,7 @@ __all__ = [
     "asked",
     "choose",
     "cross_validate",
+    "fold_metrics",
     "folds_to_choose",
     "held_out_probabilities",
 ]
@@ -193,18 +194,34 @@ def cross_validate(
         For each value and each fold, ``images``, the number of held-out images, and the metrics of
         `bottleneck.heads.scoring.score_metrics`.
     """
-    link = link_of(recipe.name, multilabel=problem.targets.multilabel)
-
-    def metrics(fold: Fold, scores: np.ndarray) -> dict[str, float]:
-        held = problem.targets.take(fold.held)
-        temperatures = _temperatures(link, scores, held, problem.groups[fold.held])
-        return {"images": len(held), **score_metrics(link, scores, held, temperatures)}
-
     with threads_for(problem.X.size):
         return [
-            [metrics(fold, own) for fold, own in zip(folds, scores, strict=True)]
+            [fold_metrics(problem, recipe, *each) for each in zip(folds, scores, strict=True)]
             for scores in recipe.held_out(problem, folds, grid)
         ]
+
+
+def fold_metrics(
+    problem: Problem, recipe: Recipe, fold: Fold, scores: np.ndarray
+) -> dict[str, float]:
+    """Return the metrics of a fold's held-out rows, calibrated as in `cross_validate`.
+
+    Parameters
+    ----------
+    problem, recipe, fold : Problem, Recipe, Fold
+        As for `cross_validate`.
+    scores : np.ndarray
+        Shape (m, k), of the held-out rows.
+
+    Returns
+    -------
+    dict of str to float
+        As in `cross_validate`.
+    """
+    link = link_of(recipe.name, multilabel=problem.targets.multilabel)
+    held = problem.targets.take(fold.held)
+    temperatures = _temperatures(link, scores, held, problem.groups[fold.held])
+    return {"images": len(held), **score_metrics(link, scores, held, temperatures)}
 
 
 def _temperatures(link: str, scores: np.ndarray, held: Targets, groups: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from bottleneck.arguments import checked
-from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean, some_of
 from bottleneck.folders import is_leftover, restore_in
 from bottleneck.heads.models import MODELS, Affine, Model, make_model
 from bottleneck.heads.novelty import Novelty
@@ -133,10 +133,11 @@ def no_head(name: str, folder: Path) -> UnknownNameError:
                 f"{str(file)!r} is a file, not the folder of a head; unpack an exported head with "
                 f"'unzip {file} -d {folder / file.stem}'"
             )
-    near = did_you_mean(Path(name).name, head_names(folder))
-    return UnknownNameError(
-        f"no head {name!r} in {str(folder)!r}; 'bottleneck fit-head' creates one{near}"
-    )
+    if known := head_names(folder):
+        near = did_you_mean(Path(name).name, known) or f"; it has {some_of(map(repr, known))}"
+    else:
+        near = "; 'bottleneck fit-head' creates one"
+    return UnknownNameError(f"no head {name!r} in {str(folder)!r}{near}")
 
 
 def read_files(

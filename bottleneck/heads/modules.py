@@ -1,8 +1,5 @@
 """Heads as torch modules, and the training of a network with one hidden layer."""
 
-from math import inf
-from operator import le
-
 import numpy as np
 import torch
 from torch import nn
@@ -143,9 +140,8 @@ def train(
     device = torch.device(problem.device)
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
         torch.manual_seed(problem.seed)
-        learner, start = _Training(settings, problem, held), training.State({"val_loss": inf}, None)
-        # Of several equally good epochs, the last is kept.
-        state = training.run_epochs(learner, start, settings, [report], better=le)
+        learner, start = _Training(settings, problem, held), training.State({}, None)
+        state = training.run_epochs(learner, start, settings, [report])
     if state.diverged:
         raise DataError(
             f"the training diverged in epoch {len(state.history) + 1}: {state.diverged}, expected "
@@ -192,15 +188,15 @@ class _Training:
             right.append(training.are_right(scores, codes).double())
         return {"loss": float(torch.cat(seen).mean()), "accuracy": float(torch.cat(right).mean())}
 
-    def validated(self) -> dict[str, float]:
+    def validated(self) -> tuple[dict[str, float], bool]:
         """As `Learner.validated`."""
         with np.errstate(over="ignore", invalid="ignore"):
             scores = self.weights().scores(self._held.rows)
         if not np.isfinite(scores).all():
             raise training.DivergedError("its scores are not finite")
-        self.choice.offer(scores)
         found = score_metrics(self._link, scores, self._held.targets)
-        return {"val_loss": found["log_loss"], "val_accuracy": found["accuracy"]}
+        metrics = {"val_loss": found["log_loss"], "val_accuracy": found["accuracy"]}
+        return metrics, self.choice.offer(scores)
 
     def weights(self) -> Perceptron:
         """Return the current network as a model of raw features."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from operator import lt
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,8 +26,8 @@ class Learner(Protocol):
     def step_through(self, epoch: int) -> dict[str, float]:
         """Train for one epoch, counted from 1; return its running ``loss`` and ``accuracy``."""
 
-    def validated(self) -> dict[str, float]:
-        """Return ``val_loss`` and ``val_accuracy`` of the network as it is."""
+    def validated(self) -> tuple[dict[str, float], bool]:
+        """Return ``val_loss`` and ``val_accuracy`` of the network, and whether it is the best."""
 
     def weights(self) -> Any:
         """Return a copy of what has been trained."""
@@ -48,7 +47,7 @@ class State:
         ``epoch``, ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy`` of each epoch, and what
         callbacks added.
     best_epoch : int
-        The epoch with the lowest validation loss; 0 if none improved on the start.
+        The epoch that the learner finds best; 0 if none was better than the start.
     diverged : str
         What was not finite in the epoch after the last one, if anything.
     """
@@ -65,10 +64,8 @@ def run_epochs(
     state: State,
     settings: MLPSettings | FinetuneSettings,
     callbacks: Sequence[Callable[[State], None]] = (),
-    *,
-    better: Callable[[float, float], bool] = lt,
 ) -> State:
-    """Train until the maximum of epochs, or until the validation loss no longer improves.
+    """Train until the maximum of epochs, or until no epoch is better any more.
 
     Parameters
     ----------
@@ -80,8 +77,6 @@ def run_epochs(
         Their `epochs` and `patience`.
     callbacks : sequence of callable
         Called with the state after each epoch, in this order.
-    better : callable
-        Whether a validation loss, the first argument, is better than the best so far.
 
     Returns
     -------
@@ -91,12 +86,11 @@ def run_epochs(
     while len(state.history) < min(settings.epochs, state.best_epoch + settings.patience):
         epoch = len(state.history) + 1
         try:
-            row = {"epoch": epoch, **learner.step_through(epoch), **learner.validated()}
+            trained, (validated, best) = learner.step_through(epoch), learner.validated()
         except DivergedError as error:
             return replace(state, diverged=str(error))
-        best = [state.start, *state.history][state.best_epoch]
-        state.history.append(row)
-        if better(row["val_loss"], best["val_loss"]):
+        state.history.append({"epoch": epoch, **trained, **validated})
+        if best:
             state = replace(state, best=learner.weights(), best_epoch=epoch)
         for callback in callbacks:
             callback(state)

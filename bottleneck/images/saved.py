@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from bottleneck.errors import STORE_AGAIN, DataError
 from bottleneck.images.items import ImageItem
 from bottleneck.inputs import open_regular
 from bottleneck.records import sentence_of
-from bottleneck.sources import location
+from bottleneck.sources import exists, is_remote, location
 
 __all__ = ["read_saved", "read_saved_file", "text_of_table", "text_to_save"]
 
@@ -57,6 +58,8 @@ def read_saved_file(path: Path) -> tuple[ImageItem, ...]:
     Returns
     -------
     tuple of ImageItem
+        Relative paths lead from the working folder. If the set was saved from another one, and that
+        is among the folders that the file is in, the images are found from there.
 
     Raises
     ------
@@ -65,11 +68,27 @@ def read_saved_file(path: Path) -> tuple[ImageItem, ...]:
     """
     try:
         with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as stream:
-            return read_saved(csv.DictReader(stream))
+            return _from_here(read_saved(csv.DictReader(stream)), path)
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"the image set {str(path)!r} cannot be read ({error}); {STORE_AGAIN}"
         ) from error
+
+
+def _from_here(items: tuple[ImageItem, ...], file: Path) -> tuple[ImageItem, ...]:
+    """Return images with paths that lead from the working folder, see `read_saved_file`."""
+    first = items[0].path
+    if exists(first):
+        return items
+    folder = next((each for each in file.absolute().parents if exists(each / first)), None)
+    return items if folder is None else tuple(_led_from(folder, item) for item in items)
+
+
+def _led_from(folder: Path, item: ImageItem) -> ImageItem:
+    """Return an image whose path led from a folder with one that leads from the working folder."""
+    if is_remote(item.path) or Path(item.path).is_absolute():
+        return item
+    return replace(item, path=Path(os.path.relpath(folder / item.path)).as_posix())
 
 
 def text_to_save(items: Sequence[ImageItem]) -> str:

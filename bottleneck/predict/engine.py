@@ -12,7 +12,7 @@ from bottleneck.bases import Transform
 from bottleneck.bases.encoded import Encoded
 from bottleneck.cache import store
 from bottleneck.extract.decoding import preprocess
-from bottleneck.extract.lanes import Lanes, find_lanes
+from bottleneck.extract.lanes import Lanes, find_lanes, usable_cores
 from bottleneck.features import vectors
 from bottleneck.heads import Head
 from bottleneck.heads.bases import bases_of, load_bases_of
@@ -78,10 +78,15 @@ class Engine:
         self._batch_size: int | Literal["auto"] = settings.batch_size
 
     @cached_property
+    def _single(self) -> list[Lanes]:
+        """Workers for each base, for single images: a GPU finds no batch size by trial."""
+        return [find_lanes(base, 1, 1) for base in self.bases]
+
+    @cached_property
     def _few(self) -> list[Lanes]:
         """One worker for each base, for images that all cores compute together."""
-        lanes = [find_lanes(base, 1, 1).all[0] for base in self.bases]
-        return [Lanes([replace(each, least=1)], _MANY, 1, decode_ahead=False) for each in lanes]
+        lanes = [replace(lanes.all[0], least=1) for lanes in self._single]
+        return [Lanes([each], _MANY, 1, decode_ahead=False) for each in lanes]
 
     @cached_property
     def _many(self) -> list[Lanes]:
@@ -91,7 +96,17 @@ class Engine:
     @property
     def workers(self) -> int:
         """Number of threads that compute batches of many images at the same time."""
-        return max(len(lanes.all) for lanes in self._many)
+        return max(len(lanes.all) for lanes in self._single)
+
+    @cached_property
+    def decoders(self) -> int:
+        """Number of threads that decode images at the same time."""
+        return usable_cores()
+
+    @property
+    def decode_ahead(self) -> bool:
+        """Whether images are better decoded in other threads than those that compute batches."""
+        return any(lanes.decode_ahead for lanes in self._single)
 
     @property
     def batch_size(self) -> int:

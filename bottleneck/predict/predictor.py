@@ -1,6 +1,7 @@
 """Predict from anywhere: a head with its base and preprocessing, as one object."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from bottleneck.settings import PredictorSettings
 __all__ = ["Predictor"]
 
 _HEAD = "head"
+_Ready = tuple[str, Pixels | str]
+"""The name of an image, and its pixels or the reason why it cannot be used."""
 
 
 class Predictor:
@@ -142,7 +145,8 @@ class Predictor:
         Parameters
         ----------
         images : image or iterable of image
-            One or several, see above; a generator is read as predictions are.
+            One or several, see above; a generator is read as predictions are, but for the first
+            images, a batch for each worker.
 
         Yields
         ------
@@ -156,14 +160,31 @@ class Predictor:
         """
         limits = self._settings.max_bytes, self._settings.max_pixels
         given, engine = given_images(images, *limits), self._engine
-        size, workers = engine.batch_size, engine.workers
-        first = list(islice(given, size * workers))
-        if len(first) < size * workers:
-            yield from self._predicted(first, few=True) if first else ()
-            return
-        every = chain(first, given)
-        batches = iter(lambda: list(islice(every, size)), [])
-        with freed_memory_kept():
+        first = list(islice(given, engine.workers))
+        few = len(first) < engine.workers
+        if not few:  # only now, as a GPU finds its batch size by trial
+            many = engine.batch_size * engine.workers
+            first += islice(given, many - len(first))
+            few = len(first) < many
+        yield from self._few(first) if few else self._many(chain(first, given))
+
+    def _few(self, images: Sequence[Given]) -> list[Prediction | RejectedImage]:
+        """Decode images beside each other, then compute them with all cores together."""
+        threads = min(self._engine.decoders, len(images))
+        ready: Iterable[Given | _Ready] = images
+        if threads > 1:
+            ready = ahead(self._ready, images, threads, len(images))
+        return self._predicted(list(ready), few=True)
+
+    def _many(self, images: Iterator[Given]) -> Iterator[Prediction | RejectedImage]:
+        """Compute batches beside each other, a few ahead of the reader."""
+        engine = self._engine
+        size, workers, decoders = engine.batch_size, engine.workers, engine.decoders
+        ready: Generator[Given | _Ready] = (each for each in images)
+        if engine.decode_ahead:
+            ready = ahead(self._ready, images, decoders, max(size, decoders))
+        with freed_memory_kept(), closing(ready):
+            batches = iter(lambda: list(islice(ready, size)), [])
             for found in ahead(self._predicted, batches, workers, workers + 1):
                 yield from found
 
@@ -176,20 +197,22 @@ class Predictor:
                 )
             yield each
 
+    def _ready(self, given: Given) -> _Ready:
+        try:
+            return given.path, self._engine.pixels(given.opened())
+        except BadImageError as error:
+            return given.path, str(error)
+
     def _predicted(
-        self, batch: Sequence[Given], *, few: bool = False
+        self, batch: Sequence[Given | _Ready], *, few: bool = False
     ) -> list[Prediction | RejectedImage]:
         """Return the predictions of some images, and the images that cannot be used."""
-        found: list[Prediction | RejectedImage | int] = []
-        pixels: list[Pixels] = []
-        paths: list[str] = []
-        for given in batch:
-            try:
-                pixels.append(self._engine.pixels(given.opened()))
-            except BadImageError as error:
-                found.append(RejectedImage(given.path, str(error)))
-            else:
-                found.append(len(paths))
-                paths.append(given.path)
+        ready = [self._ready(each) if isinstance(each, Given) else each for each in batch]
+        usable = [(path, found) for path, found in ready if not isinstance(found, str)]
+        paths, pixels = [path for path, _ in usable], [found for _, found in usable]
         predicted = self._engine.predictions(pixels, paths, few=few)[_HEAD] if pixels else []
-        return [predicted[each] if isinstance(each, int) else each for each in found]
+        following = iter(predicted)
+        return [
+            RejectedImage(path, found) if isinstance(found, str) else next(following)
+            for path, found in ready
+        ]

@@ -1,7 +1,7 @@
 """The records of fitted heads and of fine-tuned models."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -119,12 +119,14 @@ class HeadRecord(HeadFacts):
 class Judged(TypedDict):
     """Whether a validation image was classified correctly before fine-tuning and after it.
 
-    The result after it is that of the epoch that is best on other validation images.
+    The result after it is that of the epoch that is best on other validation images. Images of one
+    group have the same number; one that stands alone has none.
     """
 
     image: record.Digest
     before: bool
     after: bool
+    group: NotRequired[record.Count]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -238,6 +238,10 @@ class Extraction(RunFacts):
         these: `images` is the sum of the other three, except in records of older versions.
     rejected : list of RejectedImage
         Images that could not be used, with the reason.
+    ignored : list of str
+        Files and folders that were left out, at most 1,000: see `bottleneck.ImageSet`.
+    small_classes, lost_classes : dict of str to int, list of str
+        Classes left out for their numbers of images, and those without an image that can be used.
     leaks, conflicts : list of str
         Digests of images with several splits, and of images with several labels.
     bytes_written : int
@@ -278,6 +282,9 @@ class Extraction(RunFacts):
     deep_images: record.Count = 0
     deep_maximum: record.Count = 0
     imported_from: str | None = None
+    ignored: list[str] = field(default_factory=list)
+    small_classes: dict[str, record.Count] = field(default_factory=dict)
+    lost_classes: list[str] = field(default_factory=list)
 
     @property
     def sources(self) -> list[FeatureSource]:

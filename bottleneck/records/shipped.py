@@ -1,6 +1,7 @@
 """What an exported file says of itself."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -15,6 +16,12 @@ from bottleneck.records.record import Record
 SHIPPED = "bottleneck"
 """The key of the record in the metadata of an ``.onnx`` file."""
 
+_PREFIXES = re.compile("^(?:(?:timm|hf-hub|local-dir|open_clip|hf):)+")
+_OF_NAMES = ("timm:", "hf-hub:", "open_clip:")
+"""Prefixes that no path follows."""
+_OF_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@.*)?")
+"""Names on the Hub, ORG/NAME with or without a revision."""
+
 
 def public_name(name: str) -> str:
     """Return the name of a base or of weights without the folders of this machine.
@@ -22,14 +29,20 @@ def public_name(name: str) -> str:
     Parameters
     ----------
     name : str
-        A name, or an absolute path, possibly after a prefix such as ``local-dir:``.
+        A name, or a path, possibly after prefixes such as ``local-dir:``.
 
     Returns
     -------
     str
+        The name; of a path the last part, after its prefixes.
     """
-    prefix, colon, place = name.rpartition(":")
-    return f"{prefix}{colon}{Path(place).name}" if Path(place).is_absolute() else name
+    place = _PREFIXES.sub("", name)
+    prefix = name[: len(name) - len(place)]
+    is_name = prefix.endswith(_OF_NAMES) or (
+        prefix.endswith("hf:") and _OF_HUB.fullmatch(place) and not Path(place).is_dir()
+    )
+    path = Path(place)
+    return name if is_name else prefix + (path.name or path.absolute().name)
 
 
 @dataclass(frozen=True, kw_only=True)

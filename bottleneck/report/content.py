@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from bottleneck.errors import some_of
 from bottleneck.images import ImageItem, Summary
 from bottleneck.report.following import NextSection, Source
 from bottleneck.report.galleries import Gallery
@@ -109,6 +110,21 @@ class Report:
         """Whether the map and the gallery have only some of the images."""
         return len(self.images) < self.summary.images
 
+    @property
+    def left_out(self) -> list[str]:
+        """What the last extraction left out, but for images that cannot be used, by kind."""
+        summary = self.summary
+        kinds = {
+            "classes left out for their number of images": [
+                f"{each.label} ({each.images})" for each in summary.small_classes
+            ],
+            "classes without an image that can be used": summary.lost_classes,
+            "files left out": [f"{each.reason} ({each.count})" for each in summary.left_out],
+            "folders that were not looked into": summary.passed_over,
+            "folders without images": summary.empty,
+        }
+        return [f"{kind}: {some_of(own)}" for kind, own in kinds.items() if own]
+
     def wrong(self, place: int, most: int = 50) -> list[PageImage]:
         """Return images of the evaluated split that a head gets wrong, the most confident first.
 
@@ -135,6 +151,7 @@ class Report:
         """Return the content in JSON types, without thumbnails and pictures."""
         own = vars(self).keys() - {"thumbnails", "images", "heads", "next"}
         found = {name: _plain(getattr(self, name)) for name in own}
+        found["is_sample"] = self.is_sample
         found["heads"] = [_plain(each) | {"epochs": None} for each in self.heads]
         found["images"] = [
             {

@@ -163,9 +163,16 @@ def _images(cache: Cache, name: str, notes: list[str]) -> ImageSet:
     except CacheError as error:
         notes.append(f"images that were left out may not be listed: {as_options(error)}")
         runs = cache.runs(damaged_too=False)
-    runs = [run for run in runs if run.image_set == name]
-    rejected = [RejectedImage(each.path, each.reason) for run in runs[-1:] for each in run.rejected]
-    return replace(ImageSet.read_csv(cache.set_file(name)), rejected=tuple(rejected))
+    images = ImageSet.read_csv(cache.set_file(name))
+    for run in [run for run in runs if run.image_set == name][-1:]:
+        images = replace(
+            images,
+            rejected=tuple(RejectedImage(each.path, each.reason) for each in run.rejected),
+            ignored=tuple(run.ignored),
+            small=tuple(run.small_classes.items()),
+            lost=tuple(run.lost_classes),
+        )
+    return images
 
 
 def _features(

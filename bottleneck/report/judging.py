@@ -8,7 +8,7 @@ import numpy as np
 from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError, CacheError, as_options
 from bottleneck.evaluate import Evaluation, evaluate_head
-from bottleneck.experiments import half_width
+from bottleneck.experiments import paired_gain
 from bottleneck.features import Features, features_of
 from bottleneck.heads import Head
 from bottleneck.heads.scoring import calibration_error, decide, log_probabilities, reliability
@@ -19,8 +19,6 @@ from bottleneck.report.drawing import Picture, epochs_of
 
 __all__ = ["Answers", "Bin", "Difference", "Given", "HeadSection", "Judged", "compared", "judge"]
 
-_RULE_OF_THREE = 3
-"""As for `bottleneck.experiments.FineTuned`: an event that n images do not show is rarer."""
 _FEWEST = 2
 
 _Key = tuple[str, str, str]
@@ -41,11 +39,14 @@ class Given:
     right : bool or None
         Whether it is the image's label; None for an image that is not scored, because it is also in
         another split or has a class that the head does not know.
+    group : str
+        The image's group, or its digest.
     """
 
     label: str
     confidence: float
     right: bool | None
+    group: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Difference:
     gain : float
         The difference.
     interval : tuple of float
-        95% interval, paired over the images.
+        95% interval, paired over the images; those of one group count as one.
     images : int
         Number of images that both were scored on.
     """
@@ -248,7 +249,8 @@ def _predicted(head: Head, features: Features, split: str, section: HeadSection)
             section = _calibrated(section, head, scores[known][own], targets.take(own))
             section = replace(section, answers=_answers(targets.take(own), chosen[own]))
     right[~held_out] = None
-    columns = (features.digests, features.labels, features.splits, predicted, confidence, right)
+    keys = features.digests, features.labels, features.splits
+    columns = *keys, predicted, confidence, right, features.groups
     rows = zip(*(each.tolist() for each in columns), strict=True)
     given = {(digest, label, own): Given(*told) for digest, label, own, *told in rows}
     return Judged(section, features, given)
@@ -303,13 +305,14 @@ def compared(first: Judged, other: Judged, split: str) -> Difference | None:
         None if fewer than two different images were.
     """
     pairs = [
-        (mine.right, each.right)
+        (each.group, float(each.right) - float(mine.right))
         for key, each in other.given.items()
-        if key[-1] == split and (mine := first.given.get(key))
+        if key[-1] == split
+        and (mine := first.given.get(key))
+        and each.right is not None
+        and mine.right is not None
     ]
-    changes = [float(new) - float(old) for old, new in pairs if old is not None and new is not None]
-    if len(changes) < _FEWEST:
+    if len(pairs) < _FEWEST:
         return None
-    gain, count = sum(changes) / len(changes), len(changes)
-    half = max(half_width(changes, 0), _RULE_OF_THREE / count)
-    return Difference(gain, (gain - half, gain + half), count)
+    groups, changes = zip(*pairs, strict=True)
+    return Difference(*paired_gain(changes, groups), len(changes))

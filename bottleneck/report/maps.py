@@ -1,12 +1,13 @@
 """Put features on a map: two dimensions that show as much of them as possible."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from bottleneck.errors import UsageError, counted
 from bottleneck.features import Features, free_memory
+from bottleneck.heads.adjust import Adjust
 
 __all__ = ["MapSection", "place_on_map"]
 
@@ -41,7 +42,8 @@ def place_on_map(features: Features, how: str) -> tuple[MapSection, np.ndarray] 
     The axes are the first two principal components, by scikit-learn's randomized solver with a
     fixed seed (Halko, Martinsson and Tropp 2011, Finding Structure with Randomness); or the first
     two discriminants of the training images' classes, computed on 50 principal components with
-    covariances shrunk by Ledoit and Wolf's rule.
+    covariances shrunk by Ledoit and Wolf's rule. Rows of joined layers are first scaled to unit
+    length, those of each layer apart, so that all count alike.
 
     Parameters
     ----------
@@ -64,17 +66,23 @@ def place_on_map(features: Features, how: str) -> tuple[MapSection, np.ndarray] 
     count, width = features.X.shape
     most = min(_MOST_FITTED, max(_FEWEST, free_memory() // 2 // (_BYTES * width)))
     fitted = features.take(np.unique(np.linspace(0, count - 1, most).astype(int)))
-    if len(fitted) < _FEWEST or not np.ptp(_rows(fitted), axis=0).any():
+    apart = features.widths if len(features.widths) > 1 else ()
+    adjust = Adjust(normalize="l2" if apart else "none", widths=apart)
+    rows = fitted.X if isinstance(fitted.X, np.ndarray) else fitted.X.read()
+    rows = adjust(rows)
+    fitted = replace(fitted, X=rows)
+    if len(rows) < _FEWEST or not np.ptp(rows, axis=0).any():
         return None
     section, project = (_pca if how == "pca" else _lda)(fitted)
-    blocks = (np.asarray(block, np.float32) for block in features.blocks())
+    blocks = (adjust(np.asarray(block, np.float32)) for block in features.blocks())
     places = np.concatenate([project(block) for block in blocks])
     low, high = places.min(axis=0), places.max(axis=0)
     return section, (places - low) / np.where(high > low, high - low, 1)
 
 
-def _rows(features: Features) -> np.ndarray:
-    return features.X if isinstance(features.X, np.ndarray) else features.X.read()
+def _source(features: Features) -> str:
+    apart = len(features.widths) > 1
+    return f"{features.selection}{', each layer scaled to unit length' * apart}"
 
 
 def _components(rows: np.ndarray, most: int) -> Any:
@@ -85,14 +93,14 @@ def _components(rows: np.ndarray, most: int) -> Any:
 
 
 def _pca(fitted: Features) -> tuple[MapSection, Any]:
-    rows = _rows(fitted)
+    rows = np.asarray(fitted.X)
     pca = _components(rows, 2)
     shares = [*pca.explained_variance_ratio_, 0.0][:2]
     axes = [
         f"component {place} ({share:.1%} of the variance)" for place, share in enumerate(shares, 1)
     ]
     sentence = (
-        f"The first two principal components of {fitted.selection}. They show "
+        f"The first two principal components of {_source(fitted)}. They show "
         f"{sum(shares):.1%} of the variance of {counted(rows.shape[1], 'feature')}, so images that "
         f"are close here may differ in the rest."
     )
@@ -107,7 +115,7 @@ def _lda(fitted: Features) -> tuple[MapSection, Any]:
             f"`map=lda` needs one class for each image, but images of {fitted.images.name!r} have "
             f"{'no classes' if fitted.y is None else 'several'}; give `map=pca`"
         )
-    pca = _components(_rows(fitted), _REDUCED)
+    pca = _components(np.asarray(fitted.X), _REDUCED)
     train = fitted.take(fitted.splits == "train")
     classes, counts = np.unique(train.labels, return_counts=True)
     train = train.take(np.isin(train.labels, classes[counts > 1]))
@@ -116,7 +124,7 @@ def _lda(fitted: Features) -> tuple[MapSection, Any]:
             "`map=lda` needs two classes with two training images each; give `map=pca`"
         )
     lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
-    lda.fit(pca.transform(_rows(train)), train.labels)
+    lda.fit(pca.transform(train.X), train.labels)
 
     def project(block: np.ndarray) -> np.ndarray:
         reduced = pca.transform(block)
@@ -125,7 +133,7 @@ def _lda(fitted: Features) -> tuple[MapSection, Any]:
 
     sentence = (
         f"Discriminants of the classes, computed from {counted(len(train), 'training image')} of "
-        f"{fitted.selection}. Training images look better separated here than new ones are."
+        f"{_source(fitted)}. Training images look better separated here than new ones are."
     )
     second = "discriminant 2" if len(set(train.labels)) > 2 else "component 1"  # noqa: PLR2004
     return MapSection(sentence, ("discriminant 1", second)), project

@@ -169,7 +169,7 @@ const classes = [...frequency.keys()].sort((a, b) => frequency.get(b) - frequenc
 function colour(label) {
   const palette = dark.matches && !printing ? DARK : LIGHT, place = classes.indexOf(label);
   if (place < palette.length && classes.length <= palette.length) return palette[place];
-  return `hsl(${(place * 137.5) % 360} 65% ${dark.matches && !printing ? 68 : 38}%)`;
+  return `hsl(${(place * 137.5) % 360} 65% ${dark.matches && !printing ? 68 : 33}%)`;
 }
 
 const spot = (row) => [row.left, row.top];

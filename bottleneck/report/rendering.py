@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ FORMS = {".html": "html", ".htm": "html", ".md": "md", ".json": "json"}
 """Endings of files and the forms of reports."""
 _INDEX, _PICTURES = "index.html", "thumbnails"
 _JPEG = "data:image/jpeg;base64,"
+_MADE_BY, _HEAD_BYTES = b'<meta name="generator" content="bottleneck">', 1024
+"""What is in the first bytes of a page, by which a report is known."""
 
 _Source = Callable[[str], "_Shown"]
 
@@ -97,8 +100,14 @@ def check_report_file(file: str | Path, *, folder: bool = False) -> Path:
 
 
 def _has_others(folder: Path) -> bool:
-    """Return whether a folder has files, but no report."""
-    return folder.is_dir() and any(folder.iterdir()) and not (folder / _INDEX).is_file()
+    """Return whether a folder has files, but no report of this package."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return False
+    page = folder / _INDEX
+    if not page.is_file():
+        return True
+    with page.open("rb") as file:
+        return _MADE_BY not in file.read(_HEAD_BYTES)
 
 
 def write_report(report: Report, file: str | Path, form: str | None = None) -> Path:
@@ -223,13 +232,12 @@ def _page(report: Report, source: _Source, prefix: str) -> str:
     def number(name: str) -> int:
         return numbers.setdefault(name, len(numbers))
 
-    predicted = dict.fromkeys(
-        label
-        for each in report.images
-        for given in each.given
-        if given
-        for label in classes_of(given.label)
-    )
+    given = [own.label for each in report.images for own in each.given if own]
+    known = [
+        each.label for head in report.heads if head.evaluation for each in head.evaluation.classes
+    ]
+    # Also those that no image of a sample was given, as cells of the matrix ask for them.
+    predicted = dict.fromkeys([*known, *chain.from_iterable(map(classes_of, given))])
     for label in (*(each.label for each in report.summary.classes), *predicted):
         number(label)
     images = [_row(each, number, source, prefix) for each in report.images]

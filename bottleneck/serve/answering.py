@@ -43,6 +43,7 @@ class Heads:
         }
         self._threads = torch.get_num_threads()
         self.workers, self.batch_size = self._engine.workers, self._engine.batch_size
+        self.decoders = self._engine.decoders
         on_processor = all(base.devices[0].type == "cpu" for base in self._engine.bases)
         self.few = self.workers * self.batch_size if on_processor else 0
 

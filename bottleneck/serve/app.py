@@ -54,6 +54,7 @@ def make_app(answerer: Answerer, settings: ServeSettings) -> Starlette:
     Returns
     -------
     starlette.applications.Starlette
+        Its `state.metrics` are to count each answer, see `bottleneck.serve.metrics.Metrics`.
     """
     return _Server(answerer, settings).app
 
@@ -67,9 +68,7 @@ class _Server:
         self._limits = {
             name: getattr(settings, name) for name in ("max_body", "max_pixels", "queue", "timeout")
         }
-        self._bodies = Bodies(settings.max_body, settings.timeout)
-        self._metrics = Metrics(lambda: self._batcher.entered)
-        self._batcher = Batcher(answerer, settings.queue, self._metrics.batches.observe)
+        self._bodies = Bodies(settings.max_body, settings.timeout, settings.queue)
         description = described()
         drop, docs = drop_page(), docs_page(description)
 
@@ -85,23 +84,24 @@ class _Server:
         async def documentation(_: Request) -> Response:
             return HTMLResponse(docs, headers=_PAGE_HEADERS)
 
+        routes = [
+            Route("/", self._whole(dropping)),
+            Route("/docs", self._whole(documentation)),
+            Route("/openapi.json", self._whole(openapi)),
+            Route("/health", self._whole(health)),
+            Route("/info", self._whole(self._secret(self._info))),
+            Route("/metrics", self._whole(self._secret(self._figures))),
+            Route("/predict", self._whole(self._secret(self._predict)), methods=["POST"]),
+        ]
+        paths = frozenset(each.path for each in routes)
+        self._metrics = Metrics(lambda: self._batcher.entered, paths)
+        self._batcher = Batcher(answerer, settings.queue, self._metrics.batches.observe)
         self.app = Starlette(
-            routes=[
-                Route("/", self._counted("/", dropping)),
-                Route("/docs", self._counted("/docs", documentation)),
-                Route("/openapi.json", self._counted("/openapi.json", openapi)),
-                Route("/health", self._counted("/health", health)),
-                Route("/info", self._counted("/info", self._secret(self._info))),
-                Route("/metrics", self._counted("/metrics", self._secret(self._figures))),
-                Route(
-                    "/predict",
-                    self._counted("/predict", self._secret(self._predict)),
-                    methods=["POST"],
-                ),
-            ],
+            routes=routes,
             exception_handlers={HTTPException: self._refused},
             lifespan=self._lifespan,
         )
+        self.app.state.metrics = self._metrics
         self.app.router.redirect_slashes = False  # to an address that a header names
 
     @asynccontextmanager
@@ -109,23 +109,21 @@ class _Server:
         yield
         self._batcher.close()
 
-    def _counted(self, path: str, handler: _Handler) -> _Handler:
-        """Count the answers of a handler, and turn its errors into answers."""
+    def _whole(self, handler: _Handler) -> _Handler:
+        """Turn the errors of a handler into answers."""
 
         async def handle(request: Request) -> Response:
             try:
                 self._check_host(request)
-                answer = await handler(request)
+                return await handler(request)
             except HTTPException as error:
-                answer = await self._refused(request, error)
+                return await self._refused(request, error)
             except ClientDisconnect:
-                answer = error_answer(499, "the client has gone")
+                return error_answer(499, "the client has gone")
             except Exception as error:  # noqa: BLE001 - the log has it, the client a sentence
                 _log.exception("a request failed")
                 short = is_out_of_memory(error)
-                answer = error_answer(503, _SHORT) if short else error_answer(500, _FAILED)
-            self._metrics.requests.labels(path, answer.status_code).inc()
-            return answer
+                return error_answer(503, _SHORT) if short else error_answer(500, _FAILED)
 
         return handle
 

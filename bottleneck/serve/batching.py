@@ -24,6 +24,10 @@ class Answerer(Protocol):
         """Number of threads that may call `answers` at the same time."""
 
     @property
+    def decoders(self) -> int:
+        """Number of threads that may call `ready` at the same time."""
+
+    @property
     def batch_size(self) -> int:
         """Number of images that each of these threads takes at a time."""
 
@@ -79,12 +83,11 @@ class Batcher:
         self._entered = 0
         self._running: set[asyncio.Task[None]] = set()
         self._all_at_it = False
-        workers = answerer.workers
 
         def threads(count: int, *, few: bool = False) -> ThreadPoolExecutor:
             return ThreadPoolExecutor(count, initializer=lambda: answerer.begin_thread(few=few))
 
-        self._decoders, self._workers = threads(workers), threads(workers)
+        self._decoders, self._workers = threads(answerer.decoders), threads(answerer.workers)
         self._one = threads(1, few=True)
 
     @property

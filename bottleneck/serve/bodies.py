@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -17,6 +18,8 @@ _AT_ONCE = 16
 _HELD = 2**29
 """and bytes of smaller ones."""
 _MOST_FILES = 64
+_TOO_MANY = "Too many files"
+"""How Starlette begins to say that a form has more than the allowed number."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,13 @@ class Bodies:
         Bytes of the largest one.
     timeout : float
         Seconds in which one must have arrived.
+    queue : int
+        Number of images that may wait, and so the most of a request that ever get an answer.
     """
 
-    def __init__(self, max_body: int, timeout: float) -> None:
+    def __init__(self, max_body: int, timeout: float, queue: int) -> None:
         self._most, self._timeout = max_body, timeout
+        self._files = min(queue, _MOST_FILES)
         self._held = 0
 
     @asynccontextmanager
@@ -72,7 +78,7 @@ class Bodies:
         ------
         HTTPException
             400 for a body without images, 408 for one that comes too slowly, 413 for one that is
-            too large, 429 if too many bytes are held.
+            too large or has too many files, 429 if too many bytes are held.
         """
         held = 0
         content = bytearray()
@@ -115,9 +121,15 @@ class Bodies:
             yield content
 
         try:
-            form = await _InMemory(request.headers, once(), max_files=_MOST_FILES).parse()
-        except MultiPartException as error:
-            raise HTTPException(400, f"the form cannot be read ({error.message})") from error
+            form = await _InMemory(request.headers, once(), max_files=self._files).parse()
+        except (MultiPartException, FormParserError) as error:  # early releases raise the latter
+            reason = error.message if isinstance(error, MultiPartException) else str(error)
+            if reason.startswith(_TOO_MANY):
+                raise HTTPException(
+                    413,
+                    f"the request has too many files; send at most {self._files} at a time",
+                ) from error
+            raise HTTPException(400, f"the form cannot be read ({reason})") from error
         files = [each for _, each in form.multi_items() if isinstance(each, UploadFile)]
         if not files:
             raise HTTPException(

@@ -3,14 +3,17 @@
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bottleneck.serve.answers import error_answer
+from bottleneck.serve.metrics import Metrics
 from bottleneck.settings import ServeSettings
 
 __all__ = ["Server"]
@@ -30,8 +33,8 @@ class Server(uvicorn.Server):
 
     Parameters
     ----------
-    app : callable
-        The application.
+    app : starlette.applications.Starlette
+        The application; see `bottleneck.serve.app.make_app`.
     settings : ServeSettings
         Its limits.
     started : callable
@@ -39,11 +42,11 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, app: ASGIApp, settings: ServeSettings, started: Callable[[], object]
+        self, app: Starlette, settings: ServeSettings, started: Callable[[], object]
     ) -> None:
-        self._app, self._most = app, settings.queue + _OTHERS
+        self._most = settings.queue + _OTHERS
         config = uvicorn.Config(
-            self._limited,
+            _Counted(app, self._is_full, app.state.metrics),
             interface="asgi3",
             http=_Protocol,
             ws="none",
@@ -59,15 +62,31 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._tell_started = started
 
-    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, unless there are too many connections."""
-        full = scope["type"] == "http" and len(self.server_state.connections) >= self._most
-        await (_FULL if full else self._app)(scope, receive, send)
+    def _is_full(self) -> bool:
+        return len(self.server_state.connections) >= self._most
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and tell it."""
         await super().startup(sockets)
         self._tell_started()
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """The application, unless there are too many connections; each answer is counted."""
+
+    app: ASGIApp
+    is_full: Callable[[], bool]
+    metrics: Metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.metrics.answered(scope["path"], message["status"])
+            await send(message)
+
+        full = scope["type"] == "http" and self.is_full()
+        await (_FULL if full else self.app)(scope, receive, counted)
 
 
 class _Protocol(H11Protocol):
@@ -106,6 +125,7 @@ class _Protocol(H11Protocol):
         ):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+        cast(_Counted, self.app).metrics.answered("", 400)
 
     @property
     def _is_asked(self) -> bool:

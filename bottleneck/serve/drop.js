@@ -16,7 +16,8 @@ const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
 const bars = (probabilities) => {
   const list = made("dl", undefined, "bars");
-  for (const [name, share] of Object.entries(probabilities)) {
+  // An object has names such as "7" in the order of their numbers.
+  for (const [name, share] of Object.entries(probabilities).sort((a, b) => b[1] - a[1])) {
     const bar = made("span", undefined, "bar");
     bar.setAttribute("aria-hidden", "true");
     bar.style.setProperty("--share", share);

@@ -1,6 +1,8 @@
 """Exported ``.onnx`` files that answer the images of a server, without PyTorch."""
 
 import hashlib
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from bottleneck.settings import ServeSettings
 __all__ = ["Files", "preprocessed"]
 
 _AT_ONCE = 8
+_WAITING_BYTES = 2**29
 _OF_HEADS: dict[str, set[str | None]] = {
     "abstain": {None},
     "weights": {None},
@@ -61,7 +64,8 @@ class Files:
                     f"`{name}` is for heads, which have their base and know novelty, but .onnx "
                     f"files are served; leave `{name}` out, or serve the head itself"
                 )
-        self.workers = joblib.cpu_count()
+        self._room = _Room(_WAITING_BYTES, settings.timeout)
+        self.workers = self.decoders = joblib.cpu_count()
         self.batch_size = _AT_ONCE if settings.batch_size == "auto" else settings.batch_size
         self._files = {
             name: _File(path, settings.max_pixels, self.workers) for name, path in files.items()
@@ -77,6 +81,7 @@ class Files:
             if each.takes not in seen:
                 transform, whole = each.takes
                 seen[each.takes] = preprocessed(data, transform, whole=whole)
+                self._room.take(seen[each.takes])
         return [seen[each.takes] for each in self._files.values()]
 
     def answers(self, images: Sequence[Sequence[np.ndarray]], *, few: bool) -> list[Answer]:  # noqa: ARG002 - one way
@@ -101,6 +106,38 @@ class Files:
             }
             for name, file in self._files.items()
         ]
+
+
+class _Room:
+    """Memory for images that wait: who has decoded one waits until there is room for it.
+
+    Else a full queue of images that are not resized could take all memory.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes of all images; a larger one waits until it is alone.
+    seconds : float
+        Time after which nobody waits for an image any more, so that it takes its place.
+    """
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        self._limit, self._seconds, self._taken = limit, seconds, 0
+        self._changed = threading.Condition()
+
+    def take(self, image: np.ndarray) -> None:
+        """Wait for room, and keep it until nobody has the image."""
+        size = image.nbytes
+        with self._changed:
+            fits = lambda: not self._taken or self._taken + size <= self._limit  # noqa: E731
+            self._changed.wait_for(fits, self._seconds)
+            self._taken += size
+        weakref.finalize(image, self._leave, size)
+
+    def _leave(self, size: int) -> None:
+        with self._changed:
+            self._taken -= size
+            self._changed.notify_all()
 
 
 class _File:

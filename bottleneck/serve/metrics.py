@@ -1,6 +1,6 @@
 """Figures of a server, in Prometheus' text format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 __all__ = ["Metrics"]
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_OTHER = "other"
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -26,17 +27,20 @@ class Metrics:
     ----------
     waiting : callable
         Returns the number of images that wait.
+    paths : collection of str
+        The paths of addresses; requests of any other are counted together.
     """
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, waiting: Callable[[], int]) -> None:
+    def __init__(self, waiting: Callable[[], int], paths: Collection[str]) -> None:
+        self._paths = paths
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
-        self.requests = Counter(
+        self._requests = Counter(
             "bottleneck_requests",
-            "Requests by path and status.",
+            "Requests by path and status; without a path, what is not HTTP.",
             ["path", "status"],
             registry=self._registry,
         )
@@ -64,6 +68,19 @@ class Metrics:
             registry=self._registry,
         )
         gauge.set_function(waiting)
+
+    def answered(self, path: str, status: int) -> None:
+        """Count the answer of a request.
+
+        Parameters
+        ----------
+        path : str
+            What it asked for; empty for a request that is not HTTP.
+        status : int
+            Status of the answer.
+        """
+        known = not path or path in self._paths
+        self._requests.labels(path if known else _OTHER, status).inc()
 
     def text(self) -> bytes:
         """Return all figures.

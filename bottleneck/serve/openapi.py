@@ -44,18 +44,29 @@ _PREDICTIONS = _object(
     "Predictions of each image for each head.",
     predictions={"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}},
 )
-_ERROR = _object("An error.", error=_text("One sentence: what was given, and what to do."))
+_SENTENCE = _text("One sentence: what was given, and what to do.")
+_ERROR = _object("An error.", error=_SENTENCE)
+_NO_IMAGE = _object(
+    "An error of all images, and that of each.",
+    error=_SENTENCE,
+    predictions=_PREDICTIONS["properties"]["predictions"],
+)
 _REFUSALS = {
     "400": "The request has no image, or a parameter is invalid.",
     "401": "The token is missing or wrong.",
     "404": "No such head is served.",
+    "405": "The address is asked by another method than its own.",
     "408": "The request came too slowly.",
-    "413": "The request is too large.",
+    "413": "The request is too large, or has too many files.",
     "421": "Without a token, the server is asked by another name than this machine's own.",
     "422": "No image of the request can be used; each has its reason.",
     "429": "Too many images are waiting; try again later.",
-    "503": "There was no answer in time, or not enough memory.",
+    "500": "The server failed; its own output says why.",
+    "503": "There was no answer in time, not enough memory, or too many connections.",
 }
+_KINDS = {"422": "NoImage"}
+"""What refusals with more than a sentence are."""
+_ALWAYS = ("421", "500", "503")
 
 
 def _answers(description: str, kind: str = "application/json", **more: Any) -> dict[str, Any]:
@@ -67,8 +78,8 @@ def _answers(description: str, kind: str = "application/json", **more: Any) -> d
 
 
 def _refused(*codes: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Error"}
-    return {code: _answers(_REFUSALS[code], schema=schema) for code in codes}
+    kinds = {code: f"#/components/schemas/{_KINDS.get(code, 'Error')}" for code in codes}
+    return {code: _answers(_REFUSALS[code], schema={"$ref": kinds[code]}) for code in codes}
 
 
 def _query(name: str, description: str, **schema: Any) -> dict[str, Any]:
@@ -131,7 +142,8 @@ def described() -> dict[str, Any]:
                 "get": {
                     "summary": "Whether the server answers.",
                     "responses": {
-                        "200": _answers("It does.", schema=_object("", status=_text("ok")))
+                        "200": _answers("It does.", schema=_object("", status=_text("ok"))),
+                        **_refused(*_ALWAYS),
                     },
                 }
             },
@@ -140,7 +152,7 @@ def described() -> dict[str, Any]:
                     "summary": "The heads that are served, their classes, and the limits.",
                     "responses": {
                         "200": _answers("The heads.", schema={"type": "object"}),
-                        **_refused("401"),
+                        **_refused("401", *_ALWAYS),
                     },
                     **known,
                 }
@@ -150,14 +162,19 @@ def described() -> dict[str, Any]:
                     "summary": "Figures of the server for Prometheus.",
                     "responses": {
                         "200": _answers("Text.", "text/plain", schema={"type": "string"}),
-                        **_refused("401"),
+                        **_refused("401", *_ALWAYS),
                     },
                     **known,
                 }
             },
         },
         "components": {
-            "schemas": {"Prediction": _PREDICTION, "Predictions": _PREDICTIONS, "Error": _ERROR},
+            "schemas": {
+                "Prediction": _PREDICTION,
+                "Predictions": _PREDICTIONS,
+                "Error": _ERROR,
+                "NoImage": _NO_IMAGE,
+            },
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }

@@ -141,6 +141,13 @@ class StoreSettings:
     ] = "none"
     batch_size: values.BatchSize = "auto"
     shard: values.ShardName | None = None
+    engine: values.Engine = "local"
+    ray_address: values.RayAddress | None = None
+    workers: Annotated[
+        values.Count | None,
+        Doc("Number of Ray workers; by default one for each GPU, or for each node without GPUs."),
+        values.OF_RAY,
+    ] = None
 
     def __post_init__(self) -> None:
         values.check_views(self.views, self.augment)

@@ -217,9 +217,7 @@ class FinetuneSettings:
         Doc("Set of defaults; other options override them, see docs/finetune.md."),
     ] = "default"
     epochs: Annotated[values.Count, Doc("Maximum number of epochs.")] = 20
-    patience: Annotated[
-        values.Count, Doc("Stop after this many epochs with no lower validation loss.")
-    ] = 20
+    patience: Annotated[values.Count, Doc("Stop after this many epochs without a better one.")] = 20
     minutes: Annotated[
         values.Positive | None,
         Doc("Plan only as many epochs as fit into these minutes, as a short trial tells."),

@@ -15,6 +15,7 @@ from bottleneck.files import slug
 from bottleneck.sources import location
 
 __all__ = [
+    "OF_RAY",
     "SHARD_PATTERN",
     "Age",
     "Augmentation",
@@ -30,6 +31,7 @@ __all__ = [
     "Device",
     "DeviceName",
     "Dtype",
+    "Engine",
     "Folds",
     "GroupBy",
     "Interpolation",
@@ -47,6 +49,7 @@ __all__ = [
     "PolicyName",
     "Pool",
     "Positive",
+    "RayAddress",
     "Seed",
     "ShardName",
     "Share",
@@ -85,6 +88,8 @@ _AUGMENTATIONS = (
     *("none", "flip", "standard", "crop", "color", "noise", "elastic", "trivial"),
     *("rand", "flips", "erase"),
 )
+OF_RAY = Option(needs=("engine=ray",))
+_RAY_PATTERN = r"auto|[^\s:/]+:[0-9]{1,5}"
 SHARD_PATTERN = r"([0-9]{1,9})/([0-9]{1,9})"
 _LONGEST_NAME = 100
 _Side = Annotated[int, Field(ge=1, le=16_384)]
@@ -121,6 +126,13 @@ def _shard(given: str) -> str:
     """Reject what is no shard."""
     found = re.fullmatch(SHARD_PATTERN, given)
     if given != "auto" and not (found and 1 <= int(found[1]) <= int(found[2])):
+        raise ValueError
+    return given
+
+
+def _ray_address(given: str) -> str:
+    """Reject what is no address of a Ray cluster, such as one of Ray's client, ray://..."""
+    if not re.fullmatch(_RAY_PATTERN, given):
         raise ValueError
     return given
 
@@ -272,6 +284,10 @@ DataPath = Annotated[
 Device = Annotated[
     DeviceName, Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.")
 ]
+Engine = Annotated[
+    Literal["local", "ray"],
+    Doc("Where images are computed: in this process, or by workers of a Ray cluster."),
+]
 GroupBy = Annotated[
     Annotated[str, AfterValidator(_pattern)] | None,
     Doc(
@@ -296,6 +312,16 @@ Nested = Annotated[bool, Doc("Take each folder of DATA as one class, whatever fo
 MovedWeights = Annotated[str | None, Doc("Weights of the base, if they have moved.")]
 NewSet = Annotated[
     Name | None, Doc("Name of the image set; by default the folder's."), Option("--set")
+]
+RayAddress = Annotated[
+    str,
+    AfterValidator(_ray_address),
+    Field(description="HOST:PORT, such as 10.0.0.1:6379, or auto"),
+    Doc(
+        "The Ray cluster to work on, one of whose nodes this is; by default that of RAY_ADDRESS, "
+        "else Ray is started on this computer for the time of the command."
+    ),
+    Option(metavar="HOST:PORT", needs=("engine=ray",)),
 ]
 ShardName = Annotated[
     str,

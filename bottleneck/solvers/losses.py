@@ -1,13 +1,18 @@
 """Losses of linear classifiers, and their gradients."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
-__all__ = ["LOSSES", "Targets", "evaluate_rows"]
+__all__ = ["LOSSES", "Targets", "evaluate_rows", "in_steps"]
 
 LOSSES = ("softmax", "logistic", "squared_hinge")
+_STEPS = 8
+"""With so many, 9/16 of a triangle's square are multiplied."""
+_STEP_ROWS = 256
+"""Fewer rows are not multiplied faster."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +121,44 @@ class Targets:
         return short**2, -2 * self.wanted * short
 
 
-def evaluate_rows(
-    rows: np.ndarray, targets: Targets, weights: np.ndarray, columns: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weighted losses of f folds, summed over the rows, and their gradient.
+def in_steps(rows: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Order rows by their last columns that are not zero, and leave out the zeros after these.
+
+    Products with the rows of a Cholesky factor, see `bottleneck.solvers.reduce_rows`, then take
+    little more than half the time.
 
     Parameters
     ----------
     rows : np.ndarray
         Shape (n, r).
+    chosen : np.ndarray
+        Indices of m rows.
+
+    Returns
+    -------
+    order : np.ndarray
+        The indices in another order; as they are if most rows have no zero at the end.
+    parts : list of np.ndarray
+        The rows in this order, the first of each: all but the columns that are zero in a part.
+    """
+    count = min(_STEPS, len(chosen) // _STEP_ROWS)
+    if count <= 1 or np.count_nonzero(rows[chosen, -1:]) > len(chosen) / 2:
+        return chosen, [rows[chosen]]
+    ends = np.array([np.flatnonzero(rows[row])[-1:].sum() + 1 for row in chosen])
+    order = ends.argsort(kind="stable")
+    parts = np.array_split(order, count)
+    return chosen[order], [rows[chosen[part], : ends[part[-1]]] for part in parts]
+
+
+def evaluate_rows(
+    parts: Sequence[np.ndarray], targets: Targets, weights: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weighted losses of f folds, summed over the rows, and their gradient.
+
+    Parameters
+    ----------
+    parts : sequence of np.ndarray
+        n rows of r columns in parts, each without the last columns if these are zero.
     targets : Targets
         Targets of the n rows.
     weights : np.ndarray
@@ -139,9 +173,15 @@ def evaluate_rows(
     gradient : np.ndarray
         Shape (r + 1, f k).
     """
-    own = columns.astype(rows.dtype, copy=False)
-    scores = np.split(rows @ own[:-1] + own[-1], weights.shape[1], axis=1)
+    own = columns.astype(parts[0].dtype, copy=False)
+    products = np.vstack([part @ own[: part.shape[1]] for part in parts])
+    scores = np.split(products + own[-1], weights.shape[1], axis=1)
     found = map(targets.losses, scores, weights.swapaxes(0, 1))
     losses, derivative = map(np.hstack, zip(*found, strict=True))
-    gradient = np.vstack([(derivative.T @ rows).T, derivative.sum(axis=0)])
+    gradient, start = np.zeros_like(own), 0
+    for part in parts:
+        stop = start + len(part)
+        gradient[: part.shape[1]] += (derivative[start:stop].T @ part).T
+        start = stop
+    gradient[-1] = derivative.sum(axis=0)
     return losses.reshape(weights.shape[1], -1), gradient

@@ -18,7 +18,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from bottleneck.solvers.losses import Targets, evaluate_rows
+from bottleneck.solvers.losses import Targets, evaluate_rows, in_steps
 from bottleneck.solvers.threads import scipy_on_one_thread
 
 __all__ = ["Minimum", "PathPoint", "Preconditioner", "fit_path", "minimise", "step_path"]
@@ -131,7 +131,7 @@ def step_path(
     tolerance: float | None = None,
     preconditioner: "Preconditioner | None" = None,
 ) -> Callable[[float], PathPoint]:
-    """Return a function that fits for one `C` at a time, starting from its last solution.
+    """Return a function that fits for one `C` at a time, starting from the nearest solution so far.
 
     `fit_path` fits for all values of `C`, of which most are not needed where the caller can tell
     early that larger ones overfit. All folds are one problem here, of the sum of their objectives:
@@ -151,28 +151,31 @@ def step_path(
     Returns
     -------
     callable
-        Takes a `C`, best in ascending order, and returns the solutions.
+        Takes a `C` and returns the solutions; quickest in ascending order.
     """
     if tolerance is None:
         tolerance = 1e-7 if rows.dtype == np.float32 else 1e-12
     fit, folds = _counting(weights), weights.shape[1]
-    targets, own = Targets.of(labels, loss).take(fit), rows[fit]
+    order, parts = in_steps(rows, np.flatnonzero(fit))
+    targets = Targets.of(labels, loss).take(order)
     solve = partial(
         minimise,
-        partial(evaluate_rows, own, targets, weights[fit].astype(rows.dtype)),
+        partial(evaluate_rows, parts, targets, weights[order].astype(rows.dtype)),
         total=float(weights.sum(axis=0).mean()),
         folds=folds,
         targets=targets,
-        preconditioner=preconditioner or Preconditioner(own),
+        preconditioner=preconditioner or Preconditioner(rows[fit]),
         tolerance=tolerance,
     )
-    last = np.zeros((rows.shape[1] + 1, folds * targets.width))
+    found: dict[float, np.ndarray] = {}
 
     @scipy_on_one_thread()
     def step(C: float) -> PathPoint:
-        nonlocal last
-        last, objective, converged = solve(start=last, C=C)
-        parts = zip(np.hsplit(last, folds), np.split(objective, folds), strict=True)
+        nearest = min(found, key=lambda other: abs(np.log(other / C)), default=None)
+        zero = np.zeros((rows.shape[1] + 1, folds * targets.width))
+        start = zero if nearest is None else found[nearest]
+        found[C], objective, converged = solve(start=start, C=C)
+        parts = zip(np.hsplit(found[C], folds), np.split(objective, folds), strict=True)
         return PathPoint.of(C, [(columns, own, converged) for columns, own in parts])
 
     return step

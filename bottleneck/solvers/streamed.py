@@ -96,7 +96,7 @@ def stream_path(
         losses, gradient = np.zeros(()), np.zeros_like(columns)
         for rows, values in pieces(read, centre, columns.shape[1]):
             own = weights[rows, folds].astype(np.float32)
-            loss, own_gradient = evaluate_rows(values, targets.take(rows), own, scaled)
+            loss, own_gradient = evaluate_rows([values], targets.take(rows), own, scaled)
             losses = losses + loss
             gradient += own_gradient
         gradient[:-1] /= divisors

@@ -17,6 +17,8 @@ __all__ = ["Blob", "Forward", "LocalFile", "Unpacked", "window"]
 _BLOCK = 2**20
 _KEPT = 2**25
 """Bytes of blocks that are kept for threads that are behind others."""
+_AT_A_TIME = 8
+"""So many files keep their blocks: those that were read last."""
 _T = TypeVar("_T")
 
 
@@ -134,6 +136,8 @@ class Forward(Generic[_T]):
     def block(self, number: int) -> _T | None:
         """Return a block; None if it is behind the end.
 
+        What has not been read from for a while, as others were, loses its blocks.
+
         Parameters
         ----------
         number : int
@@ -143,6 +147,12 @@ class Forward(Generic[_T]):
         -------
         object or None
         """
+        with _recent_lock:
+            if self not in _recent[-1:]:
+                _recent[:] = [each for each in _recent if each is not self] + [self]
+            older = [_recent.pop(0) for _ in range(len(_recent) - _AT_A_TIME)]
+        for each in older:
+            each.release()
         with self._lock:
             if number in self._blocks:
                 return self._blocks[number]
@@ -160,6 +170,12 @@ class Forward(Generic[_T]):
                 self._keep(found)
             return self._blocks[number]
 
+    def release(self) -> None:
+        """Forget all blocks, and where reading would go on."""
+        with self._lock:
+            self._blocks.clear()
+            self._kept, self._next, self._coming = 0, -1, iter(())
+
     def _keep(self, block: _T) -> None:
         """Keep the next block, in place of the oldest ones."""
         if (again := self._blocks.pop(self._next, None)) is not None:
@@ -170,6 +186,10 @@ class Forward(Generic[_T]):
         while self._kept > _KEPT and len(self._blocks) > 1:
             _, oldest = self._blocks.popitem(last=False)
             self._kept -= self._weigh(oldest)
+
+
+_recent: list[Forward[Any]] = []
+_recent_lock = threading.Lock()
 
 
 class Unpacked:

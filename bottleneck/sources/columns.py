@@ -4,6 +4,7 @@ import io
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import accumulate
 from typing import Any, BinaryIO
@@ -21,6 +22,8 @@ _AT_ONCE = 8
 """Rows that are read at once."""
 _BUFFER = 2**20
 _LEAST = (20, 0)
+_READER = ThreadPoolExecutor(1, thread_name_prefix="columns")
+"""In which pyarrow reads, all files one after the other."""
 
 Value = bytes | str | Mapping[str, Any] | None
 """A cell with an image: its bytes, its path, both by name, or nothing."""
@@ -149,7 +152,12 @@ class Rows:
     def _begin(self, number: int) -> tuple[int, Iterator[list[Value]]]:
         starts = [0, *accumulate(-(-rows // _AT_ONCE) for rows in self._file.groups)]
         group = bisect_right(starts, number) - 1
-        return starts[group], self._from_group(group)
+        return starts[group], self._in_one_thread(self._from_group(group))
+
+    def _in_one_thread(self, blocks: Iterator[list[Value]]) -> Iterator[list[Value]]:
+        """Read blocks in one thread, as each thread keeps memory of its own for the next time."""
+        while block := _READER.submit(next, blocks, None).result():
+            yield block
 
     def _from_group(self, first: int) -> Iterator[list[Value]]:
         for group in range(first, len(self._file.groups)):

@@ -1,0 +1,129 @@
+"""Workers on a Ray cluster: for how many of them its nodes have room."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bottleneck.errors import ClusterError, UsageError, counted, first_line
+
+__all__ = ["Pool", "check_room", "last_line", "pool_of"]
+
+_ROOM_SECONDS = 120.0
+"""Within this time, a worker must find room, and its process must start."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The workers of a pass.
+
+    Attributes
+    ----------
+    workers : int
+        Number of workers.
+    cores, gpus : int
+        What each of them is given.
+    """
+
+    workers: int
+    cores: int
+    gpus: int
+
+
+def pool_of(nodes: Iterable[Mapping[str, float]], workers: int | None, *, gpus: bool) -> Pool:
+    """Return the workers that the nodes of a cluster have room for.
+
+    Parameters
+    ----------
+    nodes : iterable of mapping of str to float
+        Resources of each node: its number of ``CPU`` and of ``GPU``.
+    workers : int, optional
+        Number of workers; by default one for each GPU, or for each node.
+    gpus : bool
+        Whether to use GPUs, if there are any.
+
+    Returns
+    -------
+    Pool
+
+    Raises
+    ------
+    UsageError
+        The cluster has too few GPUs or cores.
+    ClusterError
+        It has none.
+    """
+    found = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+    sizes = [(cores, min(own, cores) if gpus else 0) for cores, own in found]  # a core for each
+    if total := sum(own for _, own in sizes):
+        if workers and workers > total:
+            raise UsageError(
+                f"`workers` is {workers}, but the Ray cluster has {counted(total, 'GPU')}; give "
+                f"`workers` of at most {total}"
+            )
+        return Pool(workers or total, min(cores // own for cores, own in sizes if own), 1)
+    cores = [own for own, _ in sizes if own]
+    if not cores:
+        raise ClusterError("the Ray cluster has no cores for workers; add nodes to it")
+    wanted = workers or len(cores)
+    for each in range(max(cores), 0, -1):
+        if sum(own // each for own in cores) >= wanted:
+            return Pool(wanted, each, 0)
+    raise UsageError(
+        f"`workers` is {wanted}, but the Ray cluster has {counted(sum(cores), 'core')}; give "
+        f"`workers` of at most {sum(cores)}"
+    )
+
+
+def check_room(ray: Any, pool: Pool) -> None:
+    """Make sure that a worker finds room now, and that its process can load this package.
+
+    Parameters
+    ----------
+    ray : module
+        Ray, connected to a cluster.
+    pool : Pool
+        The workers.
+
+    Raises
+    ------
+    ClusterError
+        None finds room within two minutes, or its process fails.
+    """
+    needs = [counted(pool.cores, "core"), *([counted(pool.gpus, "GPU")] if pool.gpus else [])]
+    more = "" if pool.gpus else ", or give more `workers`, each of which needs fewer cores"
+    tried = ray.remote(num_cpus=pool.cores, num_gpus=pool.gpus)(_is_loaded).remote()
+    try:
+        ray.get(tried, timeout=_ROOM_SECONDS)
+    except ray.exceptions.RayTaskError as error:
+        raise ClusterError(
+            f"a worker on Ray cannot load this package ({last_line(error)}); install the same "
+            f"version on all nodes"
+        ) from error
+    except ray.exceptions.GetTimeoutError as error:
+        ray.cancel(tried)
+        raise ClusterError(
+            f"no worker on Ray found room within {_ROOM_SECONDS:.0f} s: each needs "
+            f"{' and '.join(needs)} of one node, and other programs use them; wait until these "
+            f"have ended, as 'ray status' shows{more}"
+        ) from error
+
+
+def _is_loaded() -> bool:
+    """Return that the process that was told to call this function has loaded this package."""
+    return True
+
+
+def last_line(error: Exception) -> str:
+    """Return what an error of Ray says, the last line of a traceback.
+
+    Parameters
+    ----------
+    error : Exception
+        The error.
+
+    Returns
+    -------
+    str
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else first_line(error)
