@@ -18,7 +18,8 @@ from bottleneck import evaluate_head, load_features, misclassified, select_featu
 from bottleneck.cli.fitted import _print_evaluation, _write_errors
 from bottleneck.demo import write_demo_images
 from bottleneck.errors import DataError, MissingExtraError, WrongTypeError
-from bottleneck.evaluate import Evaluation, Misclassified, UnknownClass, _evaluated
+from bottleneck.evaluate import Evaluation, Misclassified, UnknownClass
+from bottleneck.evaluate.measure import _evaluated
 from bottleneck.features import Features
 from bottleneck.heads import Head, fit_rows
 from bottleneck.heads.models import Affine

@@ -456,6 +456,32 @@ def test_killed_nodes_and_workers(folder, lite, full):
 
 
 @pytest.mark.ci
+def test_the_only_node_is_lost(folder, lite, monkeypatch):
+    """Ray waits for another one; that ends with a sentence, and the next run goes on."""
+    monkeypatch.setattr(pools, "_ROOM_SECONDS", 2.0)
+    monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.5)
+    with cluster(1) as made:
+
+        def lose(_: str, done: int, *__: object, **___: object) -> None:
+            for node in list(made.worker_nodes) if done else ():
+                made.remove_node(node, allow_graceful=False)
+
+        with pytest.raises(ClusterError, match=r"were lost, and none has joined for 2 s; add nod"):
+            extract_features(
+                folder,
+                lite,
+                "cache",
+                batch_size=4,
+                progress=lose,
+                engine="ray",
+                ray_address=made.address,
+            )
+    extract_features(folder, lite, "cache")
+    extract_features(folder, lite, "alone")
+    assert rows("cache") == rows("alone")
+
+
+@pytest.mark.ci
 def test_an_interrupted_command_leaves_no_process_and_can_go_on(folder):
     """By a signal to it, and to all processes of the terminal."""
     command = [sys.executable, "-m", "bottleneck", "extract", "--data", folder, "--engine", "ray"]

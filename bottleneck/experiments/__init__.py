@@ -20,6 +20,7 @@ from bottleneck.experiments.intervals import (
     interval_of,
     paired_gain,
     share_interval,
+    standard_error,
 )
 from bottleneck.experiments.log import INNER, SINCE, SKIPPED, Experiment, ExperimentLog
 from bottleneck.experiments.sources import source_of
@@ -54,5 +55,6 @@ __all__ = [
     "share_folds",
     "share_interval",
     "source_of",
+    "standard_error",
     "unselected",
 ]

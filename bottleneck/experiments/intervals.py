@@ -2,20 +2,24 @@
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from math import sqrt
+from math import inf, sqrt
 from statistics import NormalDist, mean, stdev
+from typing import TYPE_CHECKING
 
 from bottleneck.errors import UsageError
 from bottleneck.experiments.log import Experiment
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 __all__ = [
     "RULE_OF_THREE",
     "half_width",
-    "half_width_over_groups",
     "held_out_ratio",
     "interval_of",
     "paired_gain",
     "share_interval",
+    "standard_error",
 ]
 
 RULE_OF_THREE = 3
@@ -106,30 +110,32 @@ def _quantile(count: int, comparisons: int = 1) -> float:
     return float(stdtrit(count - 1, 1 - (1 - _CONFIDENCE) / (2 * comparisons)))
 
 
-def half_width_over_groups(values: Sequence[float], groups: Sequence[Hashable]) -> float:
-    """Return half the width of the 95% interval of a mean over images, of which some are alike.
+def standard_error(values: "ArrayLike", groups: "ArrayLike") -> float:
+    """Return the standard error of a mean over images, of which some are alike.
 
     Values of one group depend on each other, so that groups are counted, not images: the variance
     is that of the groups' sums (Liang and Zeger 1986, Longitudinal Data Analysis Using Generalized
-    Linear Models). Where each image is a group of its own, it is `half_width` without a ratio.
+    Linear Models). Where each image is a group of its own, it is the usual one.
 
     Parameters
     ----------
-    values : sequence of float
-        Values of images of two or more groups.
-    groups : sequence of hashable
-        The group of each image.
+    values : array_like
+        Shape (n,): values of images.
+    groups : array_like
+        Shape (n,): the group of each image.
 
     Returns
     -------
     float
-        In the unit of the values.
+        In the unit of the values; infinite if there is a single group.
     """
-    centre, sums = mean(values), dict.fromkeys(groups, 0.0)
-    for value, group in zip(values, groups, strict=True):
-        sums[group] += value - centre
-    share = len(sums) / len(values)  # so that the sums over groups have the mean's scale
-    return half_width([each * share for each in sums.values()], 0)
+    import numpy as np
+
+    centred, (names, own) = np.asarray(values, float), np.unique(groups, return_inverse=True)
+    sums, units = np.bincount(own, centred - centred.mean()), len(names)
+    if units == 1:
+        return inf
+    return float(np.sqrt((sums**2).sum() * units / (units - 1)) / len(centred))
 
 
 def paired_gain(
@@ -152,7 +158,7 @@ def paired_gain(
         No narrower than what `RULE_OF_THREE` leaves.
     """
     gain, units = mean(changes), len(set(groups))
-    half = half_width_over_groups(changes, groups) if units > 1 else 0.0
+    half = _quantile(units) * standard_error(changes, groups) if units > 1 else 0.0
     half = max(half, RULE_OF_THREE / units)
     return gain, (gain - half, gain + half)
 
@@ -183,7 +189,7 @@ def share_interval(seen: Sequence[bool], groups: Sequence[Hashable]) -> tuple[fl
     if units < count:
         if units == 1:
             return 0.0, 1.0
-        wide = half_width_over_groups(values, groups)
+        wide = _quantile(units) * standard_error(values, groups)
         alike = units * (quantile / _quantile(units)) ** 2  # if a group is all right, or all wrong
         count = min(count, share * (1 - share) * (quantile / wide) ** 2) if wide else alike
     square = quantile**2 / count

@@ -16,7 +16,14 @@ from bottleneck.extract.clusters import address_of, connected, import_ray
 from bottleneck.extract.compute import Chunk
 from bottleneck.extract.outcomes import Part
 from bottleneck.extract.passes import Engine
-from bottleneck.extract.pools import Pool, check_room, last_line, pool_of
+from bottleneck.extract.pools import (
+    Pool,
+    batches_of,
+    check_room,
+    last_line,
+    living_nodes,
+    pool_of,
+)
 from bottleneck.extract.slices import (
     Answer,
     add_outcomes,
@@ -150,9 +157,8 @@ class RayEngine(Engine):
         if not ray.is_initialized():
             self._stack.close()
             self._stack.enter_context(connected(self._address, workers))
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus = any(part.target.base.settings.device != "cpu" for part in parts)
-        return pool_of(nodes, workers, gpus=gpus)
+        return pool_of(living_nodes(ray), workers, gpus=gpus)
 
     def _answers(
         self, parts: Sequence[Part], slices: Sequence[Sequence[ImageItem]], pool: Pool
@@ -167,8 +173,9 @@ class RayEngine(Engine):
                 if self._shared:  # with programs that may use its cores
                     check_room(ray, pool)
                 mapped = _mapped(ray, contents, job, pool)
-                for batch in mapped.iter_batches(batch_size=None, prefetch_batches=0):
-                    yield from map(json.loads, batch["answer"])
+                with closing(batches_of(ray, mapped, pool)) as batches:
+                    for batch in batches:
+                        yield from map(json.loads, batch["answer"])
             except BottleneckError:
                 raise
             except Exception as error:

@@ -1,15 +1,19 @@
-"""Workers on a Ray cluster: for how many of them its nodes have room."""
+"""Workers on a Ray cluster: for how many of them its nodes have room, and whether any is left."""
 
-from collections.abc import Iterable, Mapping
+import threading
+import time
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from bottleneck.errors import ClusterError, UsageError, counted, first_line
 
-__all__ = ["Pool", "check_room", "last_line", "pool_of"]
+__all__ = ["Pool", "batches_of", "check_room", "last_line", "living_nodes", "pool_of"]
 
 _ROOM_SECONDS = 120.0
-"""Within this time, a worker must find room, and its process must start."""
+"""Within this time, a worker must find room, and its process must start; or another node join."""
+_LOOK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,26 @@ class Pool:
     workers: int
     cores: int
     gpus: int
+
+    def fits(self, node: Mapping[str, float]) -> bool:
+        """Return whether a node with these resources has room for a worker."""
+        return node.get("CPU", 0) >= self.cores and node.get("GPU", 0) >= self.gpus
+
+
+def living_nodes(ray: Any) -> list[dict[str, float]]:
+    """Return the resources of the nodes that have not been lost.
+
+    Parameters
+    ----------
+    ray : module
+        Ray, connected to a cluster.
+
+    Returns
+    -------
+    list of dict
+        Of each node: its number of ``CPU`` and of ``GPU``, among others.
+    """
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def pool_of(nodes: Iterable[Mapping[str, float]], workers: int | None, *, gpus: bool) -> Pool:
@@ -106,6 +130,74 @@ def check_room(ray: Any, pool: Pool) -> None:
             f"{' and '.join(needs)} of one node, and other programs use them; wait until these "
             f"have ended, as 'ray status' shows{more}"
         ) from error
+
+
+def batches_of(ray: Any, dataset: Any, pool: Pool) -> Generator[Mapping[str, Any]]:
+    """Read a dataset that workers compute, for as long as there are nodes for them.
+
+    Ray itself waits for ever where all nodes have been lost, as others may join.
+
+    Parameters
+    ----------
+    ray, pool : module, Pool
+        As for `check_room`.
+    dataset : ray.data.Dataset
+        The dataset.
+
+    Yields
+    ------
+    mapping
+        Batches of the dataset, as they are computed.
+
+    Raises
+    ------
+    ClusterError
+        For two minutes, no node has had room for a worker.
+    Exception
+        What Ray raises.
+    """
+    ended = threading.Event()
+    read = _reading(dataset, ended)
+    seen = time.monotonic()
+    try:
+        while True:
+            try:
+                batch = read.get(timeout=_LOOK_SECONDS)
+            except Empty:
+                if any(pool.fits(node) for node in living_nodes(ray)):
+                    seen = time.monotonic()
+                elif time.monotonic() - seen > _ROOM_SECONDS:
+                    raise ClusterError(
+                        f"all nodes of the Ray cluster on which a worker had room were lost, and "
+                        f"none has joined for {_ROOM_SECONDS:.0f} s; add nodes, and run the same "
+                        f"command again to continue"
+                    ) from None
+                continue
+            if batch is None:
+                return
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+    finally:
+        ended.set()
+
+
+def _reading(dataset: Any, ended: threading.Event) -> SimpleQueue[Any]:
+    """Read a dataset in another thread: its batches, and the error that ends them, or None."""
+    read = SimpleQueue[Any]()
+
+    def put_all() -> None:
+        try:
+            for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+                if ended.is_set():
+                    return
+                read.put(batch)
+            read.put(None)
+        except Exception as error:  # noqa: BLE001 - raised where it is read
+            read.put(error)
+
+    threading.Thread(target=put_all, daemon=True).start()
+    return read
 
 
 def _is_loaded() -> bool:

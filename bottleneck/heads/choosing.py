@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from bottleneck.experiments import standard_error
 from bottleneck.heads.scoring import (
     calibration_error,
     extreme_losses,
@@ -116,11 +117,8 @@ class Choice:
             return False
         if not self._groups:
             return True
-        gains, groups = self._before[number] - losses, self._groups[number]
-        squares = np.bincount(groups, gains - gains.mean()) ** 2
-        units = len(np.unique(groups))
-        error = np.sqrt(squares.sum() * units / max(1, units - 1)) / len(gains)
-        return bool(gains.mean() > error)
+        gains = self._before[number] - losses
+        return bool(gains.mean() > standard_error(gains, self._groups[number]))
 
     def _losses_on(self, scores: np.ndarray) -> list[np.ndarray]:
         """Return the log losses of all rows, and of those without each part."""
