@@ -167,7 +167,12 @@ def _create(path: Path) -> int | None:
 def _created(path: Path) -> int:
     """Create a file with the name of this process; `FileExistsError` if it is there."""
     handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    os.write(handle, json.dumps(asdict(Holder.current())).encode())
+    try:
+        os.write(handle, json.dumps(asdict(Holder.current())).encode())
+    except OSError:  # a full disk
+        os.close(handle)
+        path.unlink(missing_ok=True)
+        raise
     return handle
 
 

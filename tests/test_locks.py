@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -194,6 +195,18 @@ def test_a_holder_learns_that_its_lock_was_taken(lock, monkeypatch):
         write(lock, ELSEWHERE)
         assert not held()
     assert json.loads(lock.read_text())["host"] == "elsewhere"
+
+
+def test_a_full_disk_leaves_no_file_behind(lock):
+    """The file can be made, but nothing written to it."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, usual[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"), locked(lock):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert not list(lock.parent.iterdir())
 
 
 def test_a_file_system_without_hard_links(lock, monkeypatch):
