@@ -112,7 +112,12 @@ def own_folder(tmp_path, monkeypatch):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1,localhost")
     yield
-    if reusable_executor._executor is not None:  # its processes are in a folder that is removed
+    end_loky()
+
+
+def end_loky() -> None:
+    """End the processes of loky, which work in a folder that is removed, and wait for others."""
+    if reusable_executor._executor is not None:
         reusable_executor._executor.shutdown(wait=True)
 
 

@@ -5,14 +5,18 @@ The unmarked tests take about 10 s of processor time, those marked ``ci`` about 
 
 import json
 import math
+import multiprocessing
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from conftest import end_loky
 
 ROOT = Path(__file__).parents[1]
 FOLDER, DOCS = ROOT / "benchmarks", ROOT / "docs"
@@ -60,18 +64,33 @@ QUICK = {"reading", "similar"}
 """Those that need no network, and little time."""
 
 
-def run(name: str, *arguments: str, code: int = 0, **environment: str) -> str:
-    command = [sys.executable, FOLDER / f"{name}.py", "--smoke", *arguments]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": path} | environment,
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout
+def started(name: str, arguments: Sequence[str], printed: str) -> None:
+    """Run a benchmark as a program; runs in a process of its own."""
+    with open(printed, "wb") as file:  # noqa: PTH123 - before the path of its modules is set
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.argv, sys.path = [f"{name}.py", *arguments], [str(FOLDER), str(ROOT), *sys.path]
+    multiprocessing.set_start_method(None, force=True)  # the usual one
+    try:
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+    finally:
+        end_loky()  # which would be waited for
+
+
+@pytest.fixture
+def run(processes) -> Callable[..., str]:
+    """Run a benchmark at its smallest size; returns what it prints."""
+
+    def run(name: str, *arguments: str, code: int = 0) -> str:
+        given = name, ["--smoke", *map(str, arguments)], "printed"
+        process = processes.Process(target=started, args=given)
+        process.start()
+        process.join()
+        printed = Path("printed").read_text()
+        assert process.exitcode == code, printed
+        return printed
+
+    return run
 
 
 def test_every_benchmark_is_tried_and_has_a_topic():
@@ -90,7 +109,7 @@ def test_every_benchmark_is_tried_and_has_a_topic():
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.ci) for name in FIGURES]
 )
-def test_a_benchmark_prints_and_writes_its_figures(name):
+def test_a_benchmark_prints_and_writes_its_figures(name, run):
     """With processor, versions and date; and each table has its place on a page."""
     printed = run(name, "--json", "found.json")
     found = json.loads(Path("found.json").read_text())
@@ -111,7 +130,7 @@ def test_a_benchmark_prints_and_writes_its_figures(name):
 
 
 @pytest.mark.ci
-def test_recipes_are_screened_by_their_last_epoch():
+def test_recipes_are_screened_by_their_last_epoch(run):
     """And by two averages of weights, which count as variants."""
     run("recipes", "--screen", "1", "--json", "found.json")
     found = json.loads(Path("found.json").read_text())["figures"]["variants"]
@@ -123,7 +142,7 @@ def test_recipes_are_screened_by_their_last_epoch():
 
 
 @pytest.mark.ci
-def test_a_topic_writes_the_tables_of_its_page():
+def test_a_topic_writes_the_tables_of_its_page(run):
     shutil.copytree(DOCS, "docs")
     before = Path("docs/performance.md").read_text()
     printed = run("run", "solvers", "--write", "--docs", "docs", "--json", "figures")
@@ -189,7 +208,7 @@ def test_a_part_on_the_gpu_survives_the_failure_of_others():
 
 
 @pytest.mark.ci
-def test_without_a_gpu_each_part_says_so():
+def test_without_a_gpu_each_part_says_so(run):
     run("gpu", "--device", "cuda:9", "--parts", "resume", "mlp", "--json", "found.json", code=1)
     found = json.loads(Path("found.json").read_text())["figures"]
     for part in ("resume", "mlp"):
@@ -199,5 +218,11 @@ def test_without_a_gpu_each_part_says_so():
 @pytest.mark.ci
 @pytest.mark.skipif(sys.platform != "linux", reason="oneDNN is limited where it is used")
 def test_bf16_is_left_out_where_the_processor_has_none():
-    printed = run("mixed", ONEDNN_MAX_CPU_ISA="AVX2", ATEN_CPU_CAPABILITY="avx2")
-    assert "skipped: this processor has no bf16" in printed
+    done = subprocess.run(
+        [sys.executable, FOLDER / "mixed.py", "--smoke"],
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "skipped: this processor has no bf16" in done.stdout

@@ -217,7 +217,7 @@ def test_what_sweep_and_leaderboard_print():
     """The rows, and the number beside the best of them, which is not at chance itself."""
     found: dict[str, list[float]] = {}
     clfs, C = ("softmax", "svm", "knn", "lda"), (1e-4, 1e-2, 1.0)
-    for seed in range(DRAWS):
+    for seed in range(12):
         layers = made(Cache(f"cache{seed}"), seed)
         log = f"log{seed}.sqlite"
         experiments = run_sweep(f"cache{seed}", layers, log, clfs=clfs, C=C, cv=5, jobs=1)
@@ -244,7 +244,7 @@ def test_what_is_printed_of_several_bases():
     found: dict[str, list[float]] = {}
     best, joined, paying = [], [], 0
     clfs, C = ("softmax", "knn", "lda"), (1e-2, 1.0)
-    for seed in range(DRAWS):
+    for seed in range(12):
         cache = Cache(f"cache{seed}")
         layers = made(cache, seed, ("late",) * 3, ("a", "b", "c"))
         experiments = run_sweep(cache, layers, f"log{seed}.sqlite", clfs=clfs, C=C, cv=5, jobs=1)

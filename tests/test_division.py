@@ -194,7 +194,7 @@ def test_killed_at_random_moments(photographs, together, full):
     """One of three processes at a time; every row is there once in the end, bit by bit."""
     expected = alone(photographs)
     generator = random.Random(0)
-    for number in range(10 if full else 2):
+    for number in range(6 if full else 2):
         cache = f"cache{number}"
         job = {"part_bytes": 2**11}
         workers, results = together(*({**job} for _ in range(3)), cache=cache)

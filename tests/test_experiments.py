@@ -262,7 +262,7 @@ def test_a_writer_that_is_killed_leaves_whole_experiments(log, kept):
 def test_killed_at_random_moments(log, full):
     """All appended experiments are complete and in order, and the next process continues."""
     done = -1
-    for kill in range(50 if full else 5):
+    for kill in range(20 if full else 5):
         process = start(APPENDS, log.file, done + 1, 10**9)
         for _ in range(1 + kill % 7):
             done = int(process.stdout.readline())

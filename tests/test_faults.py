@@ -68,7 +68,7 @@ def features(bank: Bank) -> dict[str, bytes]:
 @pytest.mark.usefixtures("little")
 def test_an_extraction_killed_at_any_moment_loses_no_committed_row(tmp_path, full, processes):
     """SIGKILL, then open, verify and continue: no committed row is lost, the result is the same."""
-    kills = 60 if full else 4
+    kills = 30 if full else 4
     folder = photographs(tmp_path / "data", 120)
     part_bytes = 35_000
     for name in ("first", "whole"):  # the first one finds nothing warm

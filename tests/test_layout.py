@@ -231,7 +231,7 @@ def test_every_file_ends_in_one_place(tree, nested):
 
 
 @pytest.mark.ci
-@settings(deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(TREES, st.booleans())
 def test_every_file_of_many_trees_ends_in_one_place(tree, nested):
     check_that_nothing_is_lost(tree, nested=nested)

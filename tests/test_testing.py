@@ -107,7 +107,7 @@ NUMBERS = {
     "vit_small_patch16_dinov3": 64,
     "convnext_tiny.dinov3_lvd1689m": 64,
     "vit_small_patch14_dinov2": 224,
-    "vit_small_patch14_dinov2.lvd142m": 518,
+    "vit_small_patch14_dinov2.lvd142m": 224,
     "vit_small_patch14_reg4_dinov2": 224,
     "vit_small_patch14_reg4_dinov2.lvd142m": 518,
     "vit_base_patch16_siglip_224.v2_webli": 64,

@@ -158,7 +158,7 @@ def unsynced(monkeypatch):
 def test_random_sequences_agree_with_a_dict(tmp_path, full):
     """Sequences of up to 20 operations, others in every run: hypothesis draws them anew."""
     CacheMachine.root = tmp_path
-    examples = 400 if full else 12
+    examples = 150 if full else 12
     run_state_machine_as_test(
         CacheMachine,
         settings=settings(max_examples=examples, deadline=None, stateful_step_count=20),
@@ -451,7 +451,7 @@ def compact_for_ever(folder: Path, begun) -> None:
 def test_a_killed_compaction_loses_nothing(tmp_path, full, processes):
     """A kill at any moment; the next compaction completes it."""
     bank = make_bank(tmp_path)
-    for number in range(20 if full else 3):
+    for number in range(10 if full else 3):
         for start in range(0, 200, 5):
             fill(bank, range(start, start + 7))
         begun = processes.Event()
