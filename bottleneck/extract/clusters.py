@@ -66,6 +66,7 @@ def import_ray() -> Any:
         One of the packages is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # by a thread, after the end
     for module in ("pyarrow", "pandas"):
         import_extra(module, _WHAT, "ray[data]", extra=_EXTRA)
     with warnings.catch_warnings():

@@ -18,7 +18,7 @@ from bottleneck.extract.outcomes import Part
 from bottleneck.extract.passes import Engine
 from bottleneck.extract.pools import (
     Pool,
-    batches_of,
+    Reading,
     check_room,
     last_line,
     living_nodes,
@@ -173,14 +173,24 @@ class RayEngine(Engine):
                 if self._shared:  # with programs that may use its cores
                     check_room(ray, pool)
                 mapped = _mapped(ray, contents, job, pool)
-                with closing(batches_of(ray, mapped, pool)) as batches:
-                    for batch in batches:
+                with self._reading(mapped) as reading:
+                    for batch in reading.batches(ray, pool):
                         yield from map(json.loads, batch["answer"])
             except BottleneckError:
                 raise
             except Exception as error:
                 self._stack.close()  # so that no worker of this pass goes on
                 raise _PassEndedError(last_line(error)) from error
+
+    @contextmanager
+    def _reading(self, dataset: Any) -> Iterator[Reading]:
+        """Read a dataset; if that is interrupted, leave the cluster, so that Ray does not go on."""
+        reading = Reading(dataset)
+        try:
+            yield reading
+        finally:
+            if not reading.end():
+                self._stack.close()
 
 
 class _PassEndedError(Exception):

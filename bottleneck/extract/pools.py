@@ -2,18 +2,19 @@
 
 import threading
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from bottleneck.errors import ClusterError, UsageError, counted, first_line
 
-__all__ = ["Pool", "batches_of", "check_room", "last_line", "living_nodes", "pool_of"]
+__all__ = ["Pool", "Reading", "check_room", "last_line", "living_nodes", "pool_of"]
 
 _ROOM_SECONDS = 120.0
 """Within this time, a worker must find room, and its process must start; or another node join."""
 _LOOK_SECONDS = 5.0
+_END_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ def check_room(ray: Any, pool: Pool) -> None:
         ) from error
     except ray.exceptions.GetTimeoutError as error:
         ray.cancel(tried)
+        if not _has_nodes(ray, pool):
+            raise _lost() from error
         raise ClusterError(
             f"no worker on Ray found room within {_ROOM_SECONDS:.0f} s: each needs "
             f"{' and '.join(needs)} of one node, and other programs use them; wait until these "
@@ -132,72 +135,88 @@ def check_room(ray: Any, pool: Pool) -> None:
         ) from error
 
 
-def batches_of(ray: Any, dataset: Any, pool: Pool) -> Generator[Mapping[str, Any]]:
-    """Read a dataset that workers compute, for as long as there are nodes for them.
+class Reading:
+    """Reads a dataset that workers compute, for as long as there are nodes for them.
 
-    Ray itself waits for ever where all nodes have been lost, as others may join.
+    Ray itself waits for ever where all nodes have been lost, as others may join. Therefore another
+    thread waits for Ray.
 
     Parameters
     ----------
-    ray, pool : module, Pool
-        As for `check_room`.
     dataset : ray.data.Dataset
         The dataset.
-
-    Yields
-    ------
-    mapping
-        Batches of the dataset, as they are computed.
-
-    Raises
-    ------
-    ClusterError
-        For two minutes, no node has had room for a worker.
-    Exception
-        What Ray raises.
     """
-    ended = threading.Event()
-    read = _reading(dataset, ended)
-    seen = time.monotonic()
-    try:
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset, self._read = dataset, SimpleQueue[Any]()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._read_all, daemon=True)
+        self._thread.start()
+
+    def _read_all(self) -> None:
+        """Put the batches, and then None or the error that ended them."""
+        try:
+            for batch in self._dataset.iter_batches(batch_size=None, prefetch_batches=0):
+                if self._ended.is_set():
+                    return
+                self._read.put(batch)
+            self._read.put(None)
+        except Exception as error:  # noqa: BLE001 - raised where it is read
+            self._read.put(error)
+
+    def batches(self, ray: Any, pool: Pool) -> Iterator[Mapping[str, Any]]:
+        """Yield batches as they are computed.
+
+        Parameters
+        ----------
+        ray, pool : module, Pool
+            As for `check_room`.
+
+        Yields
+        ------
+        mapping
+            Names of columns to their values.
+
+        Raises
+        ------
+        ClusterError
+            For two minutes, no node has had room for a worker.
+        Exception
+            What Ray raises.
+        """
+        seen = time.monotonic()
         while True:
             try:
-                batch = read.get(timeout=_LOOK_SECONDS)
+                batch = self._read.get(timeout=_LOOK_SECONDS)
             except Empty:
-                if any(pool.fits(node) for node in living_nodes(ray)):
+                if _has_nodes(ray, pool):
                     seen = time.monotonic()
                 elif time.monotonic() - seen > _ROOM_SECONDS:
-                    raise ClusterError(
-                        f"all nodes of the Ray cluster on which a worker had room were lost, and "
-                        f"none has joined for {_ROOM_SECONDS:.0f} s; add nodes, and run the same "
-                        f"command again to continue"
-                    ) from None
+                    raise _lost() from None
                 continue
             if batch is None:
                 return
             if isinstance(batch, Exception):
                 raise batch
             yield batch
-    finally:
-        ended.set()
+
+    def end(self) -> bool:
+        """Read no more; return whether Ray has stopped, as it does after the next batch."""
+        self._ended.set()
+        self._thread.join(_END_SECONDS)
+        return not self._thread.is_alive()
 
 
-def _reading(dataset: Any, ended: threading.Event) -> SimpleQueue[Any]:
-    """Read a dataset in another thread: its batches, and the error that ends them, or None."""
-    read = SimpleQueue[Any]()
+def _has_nodes(ray: Any, pool: Pool) -> bool:
+    """Return whether a worker would have room, if nothing else ran."""
+    return any(pool.fits(node) for node in living_nodes(ray))
 
-    def put_all() -> None:
-        try:
-            for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-                if ended.is_set():
-                    return
-                read.put(batch)
-            read.put(None)
-        except Exception as error:  # noqa: BLE001 - raised where it is read
-            read.put(error)
 
-    threading.Thread(target=put_all, daemon=True).start()
-    return read
+def _lost() -> ClusterError:
+    return ClusterError(
+        f"all nodes of the Ray cluster on which a worker had room were lost, and none has joined "
+        f"for {_ROOM_SECONDS:.0f} s; add nodes, and run the same command again to continue"
+    )
 
 
 def _is_loaded() -> bool:
