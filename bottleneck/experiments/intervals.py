@@ -10,7 +10,7 @@ from bottleneck.errors import UsageError
 from bottleneck.experiments.log import Experiment
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    import numpy as np
 
 __all__ = [
     "RULE_OF_THREE",
@@ -110,7 +110,9 @@ def _quantile(count: int, comparisons: int = 1) -> float:
     return float(stdtrit(count - 1, 1 - (1 - _CONFIDENCE) / (2 * comparisons)))
 
 
-def standard_error(values: "ArrayLike", groups: "ArrayLike") -> float:
+def standard_error(
+    values: "Sequence[float] | np.ndarray", groups: "Sequence[Hashable] | np.ndarray"
+) -> float:
     """Return the standard error of a mean over images, of which some are alike.
 
     Values of one group depend on each other, so that groups are counted, not images: the variance
@@ -119,9 +121,9 @@ def standard_error(values: "ArrayLike", groups: "ArrayLike") -> float:
 
     Parameters
     ----------
-    values : array_like
+    values : sequence of float, or np.ndarray
         Shape (n,): values of images.
-    groups : array_like
+    groups : sequence of hashable, or np.ndarray
         Shape (n,): the group of each image.
 
     Returns
@@ -131,7 +133,8 @@ def standard_error(values: "ArrayLike", groups: "ArrayLike") -> float:
     """
     import numpy as np
 
-    centred, (names, own) = np.asarray(values, float), np.unique(groups, return_inverse=True)
+    centred = np.asarray(values, float)
+    names, own = np.unique(np.asarray(groups), return_inverse=True)
     sums, units = np.bincount(own, centred - centred.mean()), len(names)
     if units == 1:
         return inf
