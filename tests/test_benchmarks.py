@@ -1,6 +1,6 @@
 """Every benchmark runs at its smallest size, prints its figures and writes them.
 
-The unmarked tests take about 10 s of processor time, those marked ``ci`` about 370 s in all.
+The unmarked tests take about 10 s of processor time, those marked ``ci`` about 330 s in all.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Labels at random: every held-out number is at chance, and test images reach only evaluate.
 
-The first tier takes about ten seconds, the second three minutes; that of fine-tuning is in
+The first tier takes about ten seconds, the second one minute; that of fine-tuning is in
 test_finetune.py.
 """
 
