@@ -321,6 +321,18 @@ def test_commands_in_tables_can_be_typed(line):
         pytest.fail(f"{line}: {error.format_message()}")
 
 
+def test_options_in_the_text_of_pages_exist():
+    """But for the changelog, which has those of before, and for what is said of benchmarks."""
+    given = json.loads((ROOT / "tests/options.json").read_text())
+    known = {name for options in given.values() for names in options for name in names.split("/")}
+    known |= {"--config", "--help", "--install-completion", "--no-suspects"}
+    for page in PAGES.keys() - {"docs/performance.md", "CHANGELOG.md"}:
+        spans = re.findall(r"`([^`\n]+)`", PAGES[page].read_text())
+        ours = (span for span in spans if not span.startswith(("python ", "sbatch ")))
+        found = {name for span in ours for name in re.findall(r"(?<!\S)--[a-z][a-z-]*", span)}
+        assert found <= known, page
+
+
 @pytest.mark.ci
 def test_the_commands_on_the_cache_run(bottleneck, in_demo):
     """The commands of docs/cache.md on the demo's files, and its Python."""
