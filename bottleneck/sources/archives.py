@@ -25,8 +25,16 @@ _OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     ".bz2": bz2.open,
     ".xz": lzma.open,
 }
+_LONGEST_NAME = 2**20
+"""Bytes of a tar archive's header with a long name and other facts."""
+_LONG = {
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+}
+"""Kinds of these headers."""
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_KNOWN = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+_KNOWN = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA}
+"""Not bzip2, of which 100 bytes may be 100 MB, all of which `zipfile` would inflate at once."""
 _ENCRYPTED = 1
 _AGAIN = "copy or download it again"
 _DAMAGE = (
@@ -196,7 +204,7 @@ class Tar(_Archive):
 
     def _read(self) -> Iterator[tuple[str, tuple[int, int], str]]:
         file = window(self._blob, 0, self._blob.size)
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as tar:
             while member := tar.next():
                 vars(tar)["members"].clear()  # else all are kept
                 if member.isdir():
@@ -234,12 +242,37 @@ class Tar(_Archive):
         return window(self._blob, start, size)
 
 
+class _Header(tarfile.TarInfo):
+    """A file of a tar archive, whose name and other facts are not read if they are too long."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _LONG and self.size > _LONGEST_NAME:
+            raise tarfile.ReadError(f"a header says that it has {self.size:,} bytes")
+        member: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return member
+
+
 class _Inflated(zipfile.ZipExtFile):
-    """A file of a zip archive, which gives at most as many bytes as the archive says it has."""
+    """A file of a zip archive, which gives at most as many bytes as the archive says it has.
+
+    Nor are many more inflated, whatever it holds: deflate is told how many are wanted, and 512 bytes
+    of lzma are up to 4 MB.
+    """
+
+    MIN_READ_SIZE = 512
 
     def __init__(self, file: Any, member: zipfile.ZipInfo) -> None:
         super().__init__(file, "r", member)
         self.size = member.file_size
+        self._piece = 2**16 if member.compress_type == zipfile.ZIP_DEFLATED else 512
+
+    def read(self, n: int | None = -1) -> bytes:
+        """Read up to `n` bytes, or all."""
+        left, pieces = self.size if n is None or n < 0 else n, list[bytes]()
+        while left > 0 and (piece := super().read(min(left, self._piece))):
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
 
 
 class Zip(_Archive):
