@@ -179,6 +179,24 @@ def test_datasets_of_hugging_face_are_read(files, monkeypatch):
     shutil.rmtree("saved")
 
 
+@pytest.mark.ci
+def test_columns_of_other_names_are_found_by_their_features(files):
+    """Of a dataset in memory, as of the same one as Parquet: of an image, one class or several."""
+    datasets = pytest.importorskip("datasets")
+    names = datasets.ClassLabel(names=["cat", "dog"])
+    there = ImageSet.open("data")
+    for kind, of in ((names, str), (datasets.List(names), lambda label: [label])):
+        features = datasets.Features({"picture": datasets.Image(), "fine_label": kind})
+        labels = [of(file.parent.name) for file in files]
+        rows = {"picture": list(map(str, files)), "fine_label": labels}
+        dataset = datasets.Dataset.from_dict(rows, features)
+        dataset.to_parquet("named.parquet")
+        for source in (dataset, "named.parquet"):
+            found = ImageSet.open(source)
+            assert [each.label for each in found.items] == [each.label for each in there.items]
+            assert [each.digest for each in found.items] == [each.digest for each in there.items]
+
+
 MEMORY = """
 import sys
 from pathlib import Path

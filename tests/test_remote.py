@@ -21,10 +21,11 @@ import pyarrow as pa
 import pytest
 from buckets import BUCKET, s3_server
 from pyarrow import parquet
+from test_shards import rows
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.errors import BadImageError, DataError, MissingExtraError, PathMissingError
-from bottleneck.images import digests_remembered, read_file, read_size
+from bottleneck.images import digests_remembered, read_file, read_size, remembered
 from bottleneck.sources import remote
 
 
@@ -104,7 +105,10 @@ def test_everything_on_s3_is_read_as_on_the_disk_and_failures_pass(base, served)
     there = ImageSet.open("data")
     extract_features(there, base, Cache("cache"))
     server.every = 7
-    for name in ("data", "x.tar", "x.zip", "s-{0..1}.tar", "x.parquet", "list.csv"):
+    expected = rows("cache")
+    for number, name in enumerate(
+        ("data", "x.tar", "x.zip", "s-{0..1}.tar", "x.parquet", "list.csv")
+    ):
         for _ in range(2):
             server.requests.clear()
             with digests_remembered("cache"):
@@ -115,8 +119,21 @@ def test_everything_on_s3_is_read_as_on_the_disk_and_failures_pass(base, served)
         for item in here.items:
             assert read_file(item)
         assert extract_features(here, base, Cache("cache")).computed == 0
+        extract_features(here, base, Cache(f"empty{number}"))
+        assert rows(f"empty{number}") == expected
+    server.requests.clear()
+    extract_features(f"s3://{BUCKET}/data", base, Cache("cache"))
+    assert not [path for path in server.gets() if path.endswith(".png")]
     found = ImageSet.from_paths([f"s3://{BUCKET}/data", f"s3://{BUCKET}/data/cat/000.png"])
     assert len(found.items) == 17
+
+
+def test_digests_are_remembered_while_others_are_read(monkeypatch):
+    """So that a process that is killed has not read all for nothing; by several at once."""
+    monkeypatch.setattr(remembered, "_SAVE_SECONDS", 0.0)
+    for name, other in [(each, remembered.Remembered(Path("remote.json"))) for each in "ab"]:
+        other.add(f"s3://bucket/{name}", "1-v", "0" * 64, None)
+    assert json.loads(Path("remote.json").read_text()).keys() == {"s3://bucket/a", "s3://bucket/b"}
 
 
 @pytest.mark.parametrize("content", ["", "no", "[]", "[" * 100_000, '{"x": 1}', None, "old"])

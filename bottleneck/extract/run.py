@@ -15,7 +15,7 @@ from bottleneck.extract.compute import Progress
 from bottleneck.extract.filling import Filling, fill_banks
 from bottleneck.extract.jobs import ShardJob
 from bottleneck.extract.store import Target
-from bottleneck.images import ImageSet, check_replaceable
+from bottleneck.images import ImageSet, check_replaceable, digests_remembered
 from bottleneck.records import (
     Adjustments,
     Augmentation,
@@ -130,8 +130,10 @@ def extract_features(
                 f"was created from, or StoreSettings"
             )
     started = time.monotonic()
-    images = images if isinstance(images, ImageSet) else ImageSet.open(images)
     cache = Cache(cache)
+    if not isinstance(images, ImageSet):
+        with digests_remembered(cache.root):
+            images = ImageSet.open(images)
     set_file = cache.set_file(images.name)
     check_replaceable(set_file)
     if cache.root.exists():  # else `fill_banks` checks, once there is something to compute

@@ -23,6 +23,8 @@ _IMAGE, _LABEL = ("image", "img"), ("label", "labels")
 _SHAPES = {2: None, 3: 3}
 """Dimensions of an array of pixels, and its last side."""
 _PAIR = 2
+_IMAGE_TYPE = "Image"
+"""Of a column of Hugging Face's datasets."""
 
 
 def found_in(source: Any, name: str | None = None) -> tuple[str, Found]:
@@ -32,8 +34,8 @@ def found_in(source: Any, name: str | None = None) -> tuple[str, Found]:
     ----------
     source : sequence or mapping of str to sequence
         A dataset of torchvision, or a sequence of pairs of an image and its label, or of mappings
-        with ``image`` and ``label``, as the datasets of Hugging Face have them. Images are bytes of
-        files, paths, images of Pillow, or uint8 arrays of shape (height, width, 3) or (height,
+        with ``image`` and ``label``, or with what the features of Hugging Face's datasets say is an
+        image, and has names of classes. Images are bytes of files, paths, images of Pillow, or uint8 arrays of shape (height, width, 3) or (height,
         width). A mapping has a sequence for each split.
     name : str, optional
         Name of the set; by default that of the object's type.
@@ -95,18 +97,32 @@ def _items(part: Any, name: str, split: str | None) -> list[ImageItem]:
 
 def _undecoded(part: Any) -> Any:
     """Return a dataset of Hugging Face that gives the bytes of its images; all else as it is."""
-    for name in _IMAGE if hasattr(part, "cast_column") else ():
-        kind = part.features.get(name)
-        if hasattr(kind, "decode"):
-            return part.cast_column(name, type(kind)(decode=False))
+    features = getattr(part, "features", None)
+    if hasattr(part, "cast_column") and isinstance(features, Mapping):
+        for name in filter(features.__contains__, _columns(features)[0]):
+            if type(features[name]).__name__ == _IMAGE_TYPE:
+                return part.cast_column(name, type(features[name])(decode=False))
     return part
+
+
+def _columns(features: Any) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the names that the column of images and that of labels may have, the best first."""
+    known = features if isinstance(features, Mapping) else {}
+    images = [name for name, kind in known.items() if type(kind).__name__ == _IMAGE_TYPE]
+    labels = [name for name, kind in known.items() if _names_of(kind)]
+    return (*images, *_IMAGE), (*labels, *_LABEL)
+
+
+def _names_of(kind: Any) -> Sequence[str]:
+    """Return the names of classes that a feature gives as numbers, also of several in a list."""
+    return getattr(getattr(kind, "feature", kind), "names", None) or ()
 
 
 def _class_names(part: Any) -> Sequence[str]:
     """Return the names of classes that are given as numbers; nothing if they have none."""
     features = getattr(part, "features", None)
     if isinstance(features, Mapping):
-        own = (getattr(features.get(key), "names", None) for key in _LABEL)
+        own = (_names_of(features.get(name)) for name in _columns(features)[1])
         return next(filter(None, own), ())
     classes = getattr(part, "classes", None)
     return classes if isinstance(classes, list | tuple) else ()
@@ -116,9 +132,9 @@ def _label(value: Any, names: Sequence[str], name: str) -> str | None:
     value = value.item() if hasattr(value, "item") else value
     if value is None:
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
-        value = names[value]
-    label = label_of_value(list(value) if isinstance(value, tuple) else value)
+    several = isinstance(value, list | tuple)
+    named = [_named(each, names) for each in (value if several else [value])]
+    label = label_of_value(named if several else named[0])
     if label is None:
         raise WrongTypeError(
             f"a label of {name!r} is {value!r}; expected a text, a whole number, or a list of these"
@@ -126,11 +142,19 @@ def _label(value: Any, names: Sequence[str], name: str) -> str | None:
     return label
 
 
+def _named(value: Any, names: Sequence[str]) -> Any:
+    """Return the name of a class that is given as a number, else the value."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+        return names[value]
+    return value
+
+
 def _pair(part: Any, number: int, name: str) -> tuple[Any, Any]:
     row = part[number]
     if isinstance(row, Mapping):
-        image = next((row[key] for key in _IMAGE if key in row), None)
-        return image, next((row[key] for key in _LABEL if key in row), None)
+        images, labels = _columns(getattr(part, "features", None))
+        image = next((row[key] for key in images if key in row), None)
+        return image, next((row[key] for key in labels if key in row), None)
     if isinstance(row, list | tuple) and len(row) == _PAIR:
         return row[0], row[1]
     raise WrongTypeError(

@@ -1,6 +1,8 @@
 """Digests of images behind URLs, remembered so that what has not changed is not read again."""
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -13,6 +15,8 @@ from bottleneck.inputs import read_regular
 __all__ = ["Remembered", "digests_remembered", "remembered"]
 
 _FILE = "remote.json"
+_SAVE_SECONDS = 30.0
+"""After this time, what is new is written, so that a killed process has not read all for nothing."""
 _FACTS = 3
 """Of an image: the version that its server stated, its digest, and the SHA-256 or null."""
 _current: ContextVar["Remembered | None"] = ContextVar("remembered", default=None)
@@ -28,11 +32,9 @@ class Remembered:
     """
 
     def __init__(self, file: Path) -> None:
-        self._file, self._changed = file, False
-        self._known: dict[str, Any] = {}
-        with suppress(OSError, ValueError, RecursionError):
-            content = json.loads(read_regular(file))
-            self._known = content if isinstance(content, dict) else {}
+        self._file, self._known = file, _content(file)
+        self._new: dict[str, Any] = {}
+        self._lock, self._saved = threading.Lock(), time.monotonic()
 
     def find(self, path: str, version: str) -> tuple[str, str | None] | None:
         """Return an image's digest and SHA-256.
@@ -67,15 +69,27 @@ class Remembered:
         sha256 : str or None
             As of `ImageItem`.
         """
-        self._known[path] = [version, digest, sha256]
-        self._changed = True
+        with self._lock:
+            self._new[path] = [version, digest, sha256]
+            late = time.monotonic() - self._saved > _SAVE_SECONDS
+        if late:
+            self.save()
 
     def save(self) -> None:
-        """Write the file, if anything is new; what cannot be written is not remembered."""
-        if self._changed:
-            with suppress(OSError):
+        """Add what is new to the file, in which others may have written; or do not remember it."""
+        with self._lock, suppress(OSError):
+            self._saved = time.monotonic()
+            if self._new:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-                atomic_write(self._file, json.dumps(self._known, indent=0) + "\n")
+                both = _content(self._file) | self._new
+                atomic_write(self._file, json.dumps(both, indent=0) + "\n")
+
+
+def _content(file: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError, RecursionError):
+        content = json.loads(read_regular(file))
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 def _is_digest(value: object) -> bool:

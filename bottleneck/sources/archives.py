@@ -255,8 +255,8 @@ class _Header(tarfile.TarInfo):
 class _Inflated(zipfile.ZipExtFile):
     """A file of a zip archive, which gives at most as many bytes as the archive says it has.
 
-    Nor are many more inflated, whatever it holds: deflate is told how many are wanted, and 512 bytes
-    of lzma are up to 4 MB.
+    Nor are many more inflated, whatever it holds: deflate is told how many are wanted, and 512
+    bytes of lzma are up to 4 MB.
     """
 
     MIN_READ_SIZE = 512

@@ -35,7 +35,12 @@ _ATTEMPTS, _FIRST_WAIT, _PATIENCE = 5, 0.2, 20.0
 """Seconds: no attempt begins later than `_PATIENCE` after the first."""
 _CONNECT, _READ, _CONNECTIONS = 5, 15, 32
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
-_GONE = {404, 410}
+_GONE, _DENIED = {404, 410}, {401, 403}
+_FOR_ALL = {
+    **dict.fromkeys(("s3", "s3a"), "FSSPEC_S3_ANON=true"),
+    **dict.fromkeys(("gs", "gcs"), "FSSPEC_GS_TOKEN=anon"),
+}
+"""With which a bucket that everybody may read is read."""
 _T = TypeVar("_T")
 _known: dict[str, "Stated"] = {}
 
@@ -293,6 +298,14 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, OSError) or bool(names & {"aiohttp", "botocore", "requests", "httpx"})
 
 
+def _how_to_sign_in(scheme: str) -> str:
+    if scheme in {"http", "https"}:
+        return "in the file ~/.netrc"
+    how = f"as fsspec's package for {scheme}:// expects, such as in the environment"
+    for_all = _FOR_ALL.get(scheme)
+    return f"{how}, or set {for_all} if everybody may read it" if for_all else how
+
+
 @contextmanager
 def _told(url: str) -> Iterator[None]:
     """Turn what libraries raise into one sentence."""
@@ -304,12 +317,11 @@ def _told(url: str) -> Iterator[None]:
         raise PathMissingError(f"no file or folder {url!r}; correct the URL") from error
     except Exception as error:
         reason = first_line(error) or type(error).__name__
-        if "Credential" in type(error).__name__ or isinstance(error, PermissionError):
-            scheme = url.partition(":")[0]
+        denied = isinstance(error, PermissionError) or getattr(error, "status", None) in _DENIED
+        if denied or "Credential" in type(error).__name__:
             raise DataError(
-                f"{url!r} cannot be read without valid credentials ({reason}); give them as "
-                f"fsspec's package for {scheme}:// expects, such as in the environment, or set "
-                f"FSSPEC_{scheme.upper()}_ANON=true if everybody may read it"
+                f"{url!r} cannot be read without valid credentials ({reason}); give them "
+                f"{_how_to_sign_in(url.partition(':')[0].lower())}"
             ) from error
         raise DataError(
             f"{url!r} cannot be read ({reason}); check the URL and the network"
