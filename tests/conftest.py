@@ -21,9 +21,9 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from benchmarked import end_loky, run_benchmark  # noqa: F401 - the latter is a fixture
 from browsing import browser  # noqa: F401 - fixture
 from hypothesis import settings
-from joblib.externals.loky import reusable_executor
 from PIL import Image
 from served import served_heads, serving  # noqa: F401 - fixtures
 from sites import installed
@@ -113,12 +113,6 @@ def own_folder(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "127.0.0.1,localhost")
     yield
     end_loky()
-
-
-def end_loky() -> None:
-    """End the processes of loky, which work in a folder that is removed, and wait for others."""
-    if reusable_executor._executor is not None:
-        reusable_executor._executor.shutdown(wait=True)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+from benchmarked import FOLDER
 from PIL import Image
-from test_benchmarks import FOLDER, run
 
 FONTS = ("DejaVuSans", "STIXGeneral", "cmr10", "cmss10")
 
@@ -133,9 +133,9 @@ def test_cells_of_a_module_are_one_group(sets, monkeypatch):
 
 
 @pytest.mark.ci
-def test_the_script_writes_a_table():
+def test_the_script_writes_a_table(run_benchmark):
     drawings()
-    printed = run("sets", "--clipart", "png", "--out", "tables")
+    printed = run_benchmark("sets", "--clipart", "png", "--out", "tables")
     assert len(table("tables/clipart-0.csv")) == 7
     assert "clipart, images" in printed
 

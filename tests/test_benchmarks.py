@@ -5,21 +5,17 @@ The unmarked tests take about 10 s of processor time, those marked ``ci`` about 
 
 import json
 import math
-import multiprocessing
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import end_loky
+from benchmarked import FOLDER, ROOT
 
-ROOT = Path(__file__).parents[1]
-FOLDER, DOCS = ROOT / "benchmarks", ROOT / "docs"
+DOCS = ROOT / "docs"
 HELPERS = {"baselines", "common", "run", "sets"}
 FIGURES = {
     "alike": ("faces", "half as large", "hash: recall"),
@@ -64,35 +60,6 @@ QUICK = {"reading", "similar"}
 """Those that need no network, and little time."""
 
 
-def started(name: str, arguments: Sequence[str], printed: str) -> None:
-    """Run a benchmark as a program; runs in a process of its own."""
-    with open(printed, "wb") as file:  # noqa: PTH123 - before the path of its modules is set
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    sys.argv, sys.path = [f"{name}.py", *arguments], [str(FOLDER), str(ROOT), *sys.path]
-    multiprocessing.set_start_method(None, force=True)  # the usual one
-    try:
-        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
-    finally:
-        end_loky()  # which would be waited for
-
-
-@pytest.fixture
-def run(processes) -> Callable[..., str]:
-    """Run a benchmark at its smallest size; returns what it prints."""
-
-    def run(name: str, *arguments: str, code: int = 0) -> str:
-        given = name, ["--smoke", *map(str, arguments)], "printed"
-        process = processes.Process(target=started, args=given)
-        process.start()
-        process.join()
-        printed = Path("printed").read_text()
-        assert process.exitcode == code, printed
-        return printed
-
-    return run
-
-
 def test_every_benchmark_is_tried_and_has_a_topic():
     found = {file.stem for file in FOLDER.glob("*.py")} - HELPERS
     assert found == set(FIGURES)
@@ -109,9 +76,9 @@ def test_every_benchmark_is_tried_and_has_a_topic():
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.ci) for name in FIGURES]
 )
-def test_a_benchmark_prints_and_writes_its_figures(name, run):
+def test_a_benchmark_prints_and_writes_its_figures(name, run_benchmark):
     """With processor, versions and date; and each table has its place on a page."""
-    printed = run(name, "--json", "found.json")
+    printed = run_benchmark(name, "--json", "found.json")
     found = json.loads(Path("found.json").read_text())
     assert {"processor", "python", "torch", "numpy", "date"} <= found["environment"].keys()
     figure = found["figures"]
@@ -130,9 +97,9 @@ def test_a_benchmark_prints_and_writes_its_figures(name, run):
 
 
 @pytest.mark.ci
-def test_recipes_are_screened_by_their_last_epoch(run):
+def test_recipes_are_screened_by_their_last_epoch(run_benchmark):
     """And by two averages of weights, which count as variants."""
-    run("recipes", "--screen", "1", "--json", "found.json")
+    run_benchmark("recipes", "--screen", "1", "--json", "found.json")
     found = json.loads(Path("found.json").read_text())["figures"]["variants"]
     assert {"low rank", "low rank, half way", "low rank, mean of epochs"} < found.keys()
     for own in found.values():
@@ -142,10 +109,10 @@ def test_recipes_are_screened_by_their_last_epoch(run):
 
 
 @pytest.mark.ci
-def test_a_topic_writes_the_tables_of_its_page(run):
+def test_a_topic_writes_the_tables_of_its_page(run_benchmark):
     shutil.copytree(DOCS, "docs")
     before = Path("docs/performance.md").read_text()
-    printed = run("run", "solvers", "--write", "--docs", "docs", "--json", "figures")
+    printed = run_benchmark("run", "solvers", "--write", "--docs", "docs", "--json", "figures")
     after = Path("docs/performance.md").read_text()
     start, end = "<!-- table: solvers -->\n", "\n<!-- end of the table -->"
     (old,), (new,) = (re.findall(f"{start}(.*?){end}", text, re.DOTALL) for text in (before, after))
@@ -208,8 +175,10 @@ def test_a_part_on_the_gpu_survives_the_failure_of_others():
 
 
 @pytest.mark.ci
-def test_without_a_gpu_each_part_says_so(run):
-    run("gpu", "--device", "cuda:9", "--parts", "resume", "mlp", "--json", "found.json", code=1)
+def test_without_a_gpu_each_part_says_so(run_benchmark):
+    run_benchmark(
+        "gpu", "--device", "cuda:9", "--parts", "resume", "mlp", "--json", "found.json", code=1
+    )
     found = json.loads(Path("found.json").read_text())["figures"]
     for part in ("resume", "mlp"):
         assert re.search("no GPU 'cuda:9'", found[part]["failed"])
