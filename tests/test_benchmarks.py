@@ -87,6 +87,8 @@ def test_a_benchmark_prints_and_writes_its_figures(name, run_benchmark):
     if name == "mixed":
         figure = figure if isinstance(figure, str) else figure["ratio"]
     assert figure == "skipped: this processor has no bf16" or math.isfinite(figure)
+    measured = [each for each in found["figures"].values() if isinstance(each, dict)]
+    assert all(each.get("identical", True) for each in measured)
     assert re.search(rf"^{re.escape(', '.join(FIGURES[name]))}\b.* \S+$", printed, re.MULTILINE)
     assert all(f"{key} " in printed for key in found["environment"])
     for title in found.get("tables", {}):
