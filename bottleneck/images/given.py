@@ -35,8 +35,9 @@ def found_in(source: Any, name: str | None = None) -> tuple[str, Found]:
     source : sequence or mapping of str to sequence
         A dataset of torchvision, or a sequence of pairs of an image and its label, or of mappings
         with ``image`` and ``label``, or with what the features of Hugging Face's datasets say is an
-        image, and has names of classes. Images are bytes of files, paths, images of Pillow, or uint8 arrays of shape (height, width, 3) or (height,
-        width). A mapping has a sequence for each split.
+        image, and has names of classes. Images are bytes of files, paths, images of Pillow, or
+        uint8 arrays of shape (height, width, 3) or (height, width). A mapping has a sequence for
+        each split.
     name : str, optional
         Name of the set; by default that of the object's type.
 

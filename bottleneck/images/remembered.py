@@ -16,7 +16,7 @@ __all__ = ["Remembered", "digests_remembered", "remembered"]
 
 _FILE = "remote.json"
 _SAVE_SECONDS = 30.0
-"""After this time, what is new is written, so that a killed process has not read all for nothing."""
+"""After this time, what is new is written, so that a killed process has not read all in vain."""
 _FACTS = 3
 """Of an image: the version that its server stated, its digest, and the SHA-256 or null."""
 _current: ContextVar["Remembered | None"] = ContextVar("remembered", default=None)
