@@ -25,6 +25,7 @@ _SHAPES = {2: None, 3: 3}
 _PAIR = 2
 _IMAGE_TYPE = "Image"
 """Of a column of Hugging Face's datasets."""
+_Columns = tuple[Sequence[str], Sequence[str]]
 
 
 def found_in(source: Any, name: str | None = None) -> tuple[str, Found]:
@@ -81,14 +82,15 @@ def _items(part: Any, name: str, split: str | None) -> list[ImageItem]:
         paths = [location(os.fspath(path)).as_posix() for path, *_ in samples]
         labels = [each[1] for each in samples]
     else:
-        source, part = part, _undecoded(part)
-        own = offer(name, source, partial(_read, part, name))
+        columns = _columns(part)
+        source, part = part, _undecoded(part, columns)
+        own = offer(name, source, partial(_read, part, name, columns))
         paths = [object_path(own, number) for number in range(len(part))]
         targets = getattr(part, "targets", None)
         if targets is not None and len(targets) == len(part):
             labels = list(targets)
         else:
-            labels = [_pair(part, number, name)[1] for number in range(len(part))]
+            labels = [_pair(part, number, name, columns)[1] for number in range(len(part))]
     names = _class_names(part)
     return [
         ImageItem(path, "", _label(label, names, name), split)
@@ -96,19 +98,24 @@ def _items(part: Any, name: str, split: str | None) -> list[ImageItem]:
     ]
 
 
-def _undecoded(part: Any) -> Any:
+def _features(part: Any) -> Mapping[str, Any]:
+    """Return what Hugging Face's datasets say of their columns; nothing where others do not."""
+    found = getattr(part, "features", None)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _undecoded(part: Any, columns: _Columns) -> Any:
     """Return a dataset of Hugging Face that gives the bytes of its images; all else as it is."""
-    features = getattr(part, "features", None)
-    if hasattr(part, "cast_column") and isinstance(features, Mapping):
-        for name in filter(features.__contains__, _columns(features)[0]):
-            if type(features[name]).__name__ == _IMAGE_TYPE:
-                return part.cast_column(name, type(features[name])(decode=False))
+    for name in columns[0] if hasattr(part, "cast_column") else ():
+        kind: Any = _features(part).get(name)
+        if type(kind).__name__ == _IMAGE_TYPE:
+            return part.cast_column(name, type(kind)(decode=False))
     return part
 
 
-def _columns(features: Any) -> tuple[Sequence[str], Sequence[str]]:
+def _columns(part: Any) -> _Columns:
     """Return the names that the column of images and that of labels may have, the best first."""
-    known = features if isinstance(features, Mapping) else {}
+    known = _features(part)
     images = [name for name, kind in known.items() if type(kind).__name__ == _IMAGE_TYPE]
     labels = [name for name, kind in known.items() if _names_of(kind)]
     return (*images, *_IMAGE), (*labels, *_LABEL)
@@ -121,9 +128,8 @@ def _names_of(kind: Any) -> Sequence[str]:
 
 def _class_names(part: Any) -> Sequence[str]:
     """Return the names of classes that are given as numbers; nothing if they have none."""
-    features = getattr(part, "features", None)
-    if isinstance(features, Mapping):
-        own = (_names_of(features.get(name)) for name in _columns(features)[1])
+    if features := _features(part):
+        own = (_names_of(features.get(name)) for name in _columns(part)[1])
         return next(filter(None, own), ())
     classes = getattr(part, "classes", None)
     return classes if isinstance(classes, list | tuple) else ()
@@ -150,10 +156,10 @@ def _named(value: Any, names: Sequence[str]) -> Any:
     return value
 
 
-def _pair(part: Any, number: int, name: str) -> tuple[Any, Any]:
+def _pair(part: Any, number: int, name: str, columns: _Columns) -> tuple[Any, Any]:
     row = part[number]
     if isinstance(row, Mapping):
-        images, labels = _columns(getattr(part, "features", None))
+        images, labels = columns
         image = next((row[key] for key in images if key in row), None)
         return image, next((row[key] for key in labels if key in row), None)
     if isinstance(row, list | tuple) and len(row) == _PAIR:
@@ -164,12 +170,12 @@ def _pair(part: Any, number: int, name: str) -> tuple[Any, Any]:
     )
 
 
-def _read(part: Any, name: str, number: int) -> bytes:
+def _read(part: Any, name: str, columns: _Columns, number: int) -> bytes:
     """Return the bytes of an image; pixels as PPM, which says them as they are.
 
     Unlike in PNG, there is only one file of the same pixels, whatever the version of a library.
     """
-    image, _ = _pair(part, number, name)
+    image, _ = _pair(part, number, name, columns)
     if isinstance(image, Mapping):  # of Hugging Face's datasets, undecoded
         image = image.get("bytes") or image.get("path")
     if isinstance(image, bytes | bytearray | memoryview):

@@ -70,7 +70,7 @@ class Remembered:
             As of `ImageItem`.
         """
         with self._lock:
-            self._new[path] = [version, digest, sha256]
+            self._known[path] = self._new[path] = [version, digest, sha256]
             late = time.monotonic() - self._saved > _SAVE_SECONDS
         if late:
             self.save()
@@ -83,6 +83,7 @@ class Remembered:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 both = _content(self._file) | self._new
                 atomic_write(self._file, json.dumps(both, indent=0) + "\n")
+                self._new = {}
 
 
 def _content(file: Path) -> dict[str, Any]:
