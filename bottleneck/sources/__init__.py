@@ -4,8 +4,8 @@ An image's path is one text wherever it lies, such as ``data/x.tar/cat/001.jpg``
 opens it.
 """
 
-from bottleneck.sources.archives import Container
 from bottleneck.sources.columns import Rows
+from bottleneck.sources.members import Container
 from bottleneck.sources.objects import SCHEME as OBJECTS
 from bottleneck.sources.opening import (
     container_at,

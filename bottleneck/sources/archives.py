@@ -10,13 +10,13 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from bottleneck.errors import BadImageError, DataError, first_line
 from bottleneck.sources.blobs import Blob, Unpacked, window
+from bottleneck.sources.members import Members
 
-__all__ = ["Container", "Members", "Tar", "Zip", "index_of"]
+__all__ = ["Tar", "Zip"]
 
 _BLOCK = 512
 _OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
@@ -43,95 +43,6 @@ _DAMAGE = (
 )
 
 
-class Container(Protocol):
-    """A file that has images in it.
-
-    Attributes
-    ----------
-    version : str
-        Changes when its bytes do.
-    """
-
-    version: str
-
-    def names(self) -> list[str]:
-        """Return the names of its files, in the order in which they are read fastest."""
-        ...
-
-    def refused(self) -> list[tuple[str, str]]:
-        """Return the names of what is no file that can be read, with the reasons."""
-        ...
-
-    def has(self, name: str) -> bool:
-        """Return whether it has a file of a name.
-
-        Parameters
-        ----------
-        name : str
-            As in `names`.
-
-        Returns
-        -------
-        bool
-        """
-        ...
-
-    def open(self, name: str) -> BinaryIO:
-        """Open a file; raise `KeyError` if there is none of that name.
-
-        Parameters
-        ----------
-        name : str
-            One of `names`.
-
-        Returns
-        -------
-        binary file
-        """
-        ...
-
-
-@dataclass
-class Members:
-    """The files of an archive, and what else is in it.
-
-    Attributes
-    ----------
-    places : dict of str to object
-        Where each file lies, by name.
-    refused : list of (str, str)
-        Names and reasons; the name "" is the archive itself.
-    """
-
-    places: dict[str, Any] = field(default_factory=dict)
-    refused: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, name: str, place: Any, reason: str = "") -> None:
-        """Add a file, unless there is a reason against it.
-
-        Parameters
-        ----------
-        name : str
-            As the archive has it.
-        place : object
-            Where it lies.
-        reason : str
-            Why it cannot be read.
-        """
-        parts = [part for part in name.split("/") if part not in {"", "."}]
-        clean = "/".join(parts)
-        if name.startswith("/") or ".." in parts or "\0" in name or not parts:
-            reason = reason or "its name leads out of the archive"
-            clean = name.replace("\0", "?")
-        if reason:
-            self.refused.append((clean, reason))
-            return
-        if clean in self.places:
-            self.refused.append((clean, "the archive has a later file of the same name"))
-            del self.places[clean]
-        self.places[clean] = place
-
-
 class _Archive:
     """An archive whose files are known; subclasses open them. See `Container`.
 
@@ -145,7 +56,7 @@ class _Archive:
 
     def __init__(self, version: str, indexed: Callable[[], Members]) -> None:
         self.version = version
-        self._members = index_of(indexed)
+        self._members = _index_of(indexed)
 
     def names(self) -> list[str]:
         """Return the names of the files, in their order in the archive."""
@@ -345,23 +256,8 @@ class Zip(_Archive):
         return inflated if member.file_size or member.compress_size else io.BytesIO()
 
 
-def index_of(indexed: Callable[[], Members]) -> Members:
-    """Return the files of an archive.
-
-    Parameters
-    ----------
-    indexed : callable
-        Reads them.
-
-    Returns
-    -------
-    Members
-
-    Raises
-    ------
-    DataError
-        The archive is damaged, or none; the message is the reason.
-    """
+def _index_of(indexed: Callable[[], Members]) -> Members:
+    """Return the files of an archive; `DataError` if it is damaged, or none."""
     try:
         return indexed()
     except _DAMAGE as error:

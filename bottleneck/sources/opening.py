@@ -13,9 +13,10 @@ from typing import BinaryIO
 
 from bottleneck.errors import BadImageError, BottleneckError, DataError, PathMissingError
 from bottleneck.inputs import check_regular, open_regular
-from bottleneck.sources.archives import Container, Tar, Zip
+from bottleneck.sources.archives import Tar, Zip
 from bottleneck.sources.blobs import Blob, LocalFile, window
 from bottleneck.sources.columns import Rows
+from bottleneck.sources.members import Container
 from bottleneck.sources.objects import SCHEME, read_object
 from bottleneck.sources.places import is_remote, location, parted, suffix_of
 from bottleneck.sources.remote import RemoteFile, known_size, read_remote, stated
