@@ -25,6 +25,7 @@ from typing import Any
 HERE = Path(__file__).parent
 TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "end-to-end": {"extraction": ("keras",)},
+    "runtimes": {"runtimes": ()},
     "several-bases": {"together": (), "bases": ("packages",)},
     "engines": {"engines": ()},
     "gpu": {"gpu": ()},

@@ -39,6 +39,7 @@ FIGURES = {
     "recipes": ("variants", "low rank", "seconds"),
     "reading": ("ResNet-50, pooled", "random tenth by whole bank"),
     "reduction": ("200 rows", "solver, s"),
+    "runtimes": ("MobileNetV2", "ratio"),
     "scale": ("30 together", "images of a lease at 100/s"),
     "scaling": ("faces, all", "accuracy, the deviation"),
     "similar": ("100 x 64 in memory, to 5", "ratio"),
