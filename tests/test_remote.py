@@ -3,6 +3,7 @@
 That of the first tier is one small test of each, and of each error.
 """
 
+import gzip
 import io
 import json
 import os
@@ -25,8 +26,9 @@ from test_shards import rows
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.errors import BadImageError, DataError, MissingExtraError, PathMissingError
-from bottleneck.images import digests_remembered, read_file, read_size, remembered
-from bottleneck.sources import remote
+from bottleneck.images import digests_remembered, read_file, read_size
+from bottleneck.sources import Remembered, opening, remote
+from bottleneck.sources.members import Members
 
 
 @pytest.fixture
@@ -98,6 +100,45 @@ def test_a_folder_on_s3_has_the_digests_of_that_on_the_disk(base, served, files)
         read_file(here.items[0])
 
 
+@pytest.mark.parametrize("name", ["x.tar", "s-{0..1}.tar", "s-{0..1}.tar.gz"])
+def test_a_tar_archive_on_s3_that_did_not_change_is_not_read_again(name, served):
+    """Neither its headers, nor the labels beside images; a changed one is read."""
+    server, client = served
+    for part in range(2):
+        client.put_object(
+            Bucket=BUCKET,
+            Key=f"s-{part}.tar.gz",
+            Body=gzip.compress(Path(f"s-{part}.tar").read_bytes()),
+        )
+    url = f"s3://{BUCKET}/{name}"
+    with digests_remembered("cache"):
+        first = ImageSet.open(url)
+    opening._opened.clear()  # as in another process
+    server.requests.clear()
+    with digests_remembered("cache"):
+        again = ImageSet.open(url)
+    assert not server.gets()
+    assert again == first
+    assert {item.label for item in again.items} == {"cat", "dog"}
+    assert read_file(again.items[0])
+    opening._opened.clear()
+    shard = name.replace("{0..1}", "0")
+    data = Path(shard.removesuffix(".gz")).read_bytes() + bytes(tarfile.RECORDSIZE)
+    body = gzip.compress(data) if shard.endswith(".gz") else data
+    client.put_object(Bucket=BUCKET, Key=shard, Body=body)
+    server.requests.clear()
+    with digests_remembered("cache"):
+        assert ImageSet.open(url).digest_of() == first.digest_of()
+    assert {*server.gets()} == {f"/{BUCKET}/{shard}"}
+
+
+@pytest.mark.parametrize(
+    "facts", [[], [1], [{"a": 1}, []], [{"a": [0, "1"]}, []], [{"a": [0, 1]}, [["b"]]], [[], {}]]
+)
+def test_a_damaged_list_of_an_archive_is_made_again(facts):
+    assert Members.recalled(tuple(facts)) is None
+
+
 @pytest.mark.ci
 def test_everything_on_s3_is_read_as_on_the_disk_and_failures_pass(base, served):
     """Every seventh request fails; a look at what did not change reads no image again."""
@@ -130,8 +171,8 @@ def test_everything_on_s3_is_read_as_on_the_disk_and_failures_pass(base, served)
 
 def test_digests_are_remembered_while_others_are_read(monkeypatch):
     """So that a process that is killed has not read all for nothing; by several at once."""
-    monkeypatch.setattr(remembered, "_SAVE_SECONDS", 0.0)
-    for name, other in [(each, remembered.Remembered(Path("remote.json"))) for each in "ab"]:
+    monkeypatch.setattr("bottleneck.sources.memory._SAVE_SECONDS", 0.0)
+    for name, other in [(each, Remembered(Path("remote.json"))) for each in "ab"]:
         other.add(f"s3://bucket/{name}", "1-v", "0" * 64, None)
     assert json.loads(Path("remote.json").read_text()).keys() == {"s3://bucket/a", "s3://bucket/b"}
 

@@ -26,13 +26,13 @@ from bottleneck.images.pixels import (
     read_size,
     rgb_of,
 )
-from bottleneck.images.remembered import digests_remembered
 from bottleneck.images.saved import read_saved
 from bottleneck.images.sets import ImageSet
 from bottleneck.images.splits import trained
 from bottleneck.images.summary import ClassSize, Groups, Identical, Summary, summarize
 from bottleneck.images.tables import read_table
 from bottleneck.records import RejectedImage
+from bottleneck.sources import digests_remembered
 
 __all__ = [
     "MAX_PIXELS",

@@ -17,10 +17,17 @@ from pydantic import AfterValidator, BeforeValidator
 from bottleneck.errors import BadImageError
 from bottleneck.images.headers import png_bits, tiff_header
 from bottleneck.images.kinds import HEAD, check_kind, kind_of, shown_path
-from bottleneck.images.remembered import Remembered, remembered
 from bottleneck.inputs import MAX_BYTES, check_size
 from bottleneck.records import Digest, RejectedImage, record
-from bottleneck.sources import is_remote, open_source, read_source, reasons_told, version_of
+from bottleneck.sources import (
+    Remembered,
+    is_remote,
+    open_source,
+    read_source,
+    reasons_told,
+    remembered,
+    version_of,
+)
 
 __all__ = [
     "SPLITS",
@@ -235,7 +242,7 @@ def _digest(
     try:
         found.path.encode()
         version = version_of(found.path) if known else ""
-        if known and version and (both := known.find(found.path, version)):
+        if known and (both := _digests_in(known.find(found.path, version))):
             return replace(found, digest=both[0], sha256=both[1])
         digest, plain = digests_of_file(found.path, max_bytes, check)
         item = replace(found, digest=digest, sha256=None if plain == digest else plain)
@@ -243,9 +250,21 @@ def _digest(
         return RejectedImage(shown_path(found.path), "the file's name is not UTF-8")
     except BadImageError as error:
         return RejectedImage(found.path, str(error))
-    if known and version:
+    if known:
         known.add(item.path, version, item.digest, item.sha256)
     return item
+
+
+def _digests_in(facts: tuple[Any, ...]) -> tuple[str, str | None] | None:
+    """Return the digest and the SHA-256 that were remembered, if they are such."""
+    match facts:
+        case (digest, sha256) if _is_digest(digest):
+            return digest, sha256 if _is_digest(sha256) else None
+    return None
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")  # noqa: PLR2004 - hexadecimal digits of SHA-256
 
 
 def digests_of_file(

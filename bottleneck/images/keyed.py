@@ -9,7 +9,7 @@ from bottleneck.images.splits import split_of
 from bottleneck.images.walking import Walked
 from bottleneck.names import normal_name
 from bottleneck.records import RejectedImage
-from bottleneck.sources import open_source, reasons_told
+from bottleneck.sources import open_source, reasons_told, remembered, version_of
 
 __all__ = ["SIDECARS", "Sidecars", "label_of_value"]
 
@@ -90,12 +90,25 @@ def _label_in(files: dict[str, str]) -> str | None:
     for suffix in SIDECARS:
         if suffix in files:
             with suppress(BadImageError, ValueError, RecursionError), reasons_told():
-                with open_source(files[suffix]) as file:
-                    text = file.read(_MOST_BYTES).decode()
-                found = _label_in_json(text) if suffix == ".json" else _one_line(text)
-                if found:
+                if found := _told_by(files[suffix], suffix):
                     return found
     return None
+
+
+def _told_by(path: str, suffix: str) -> str | None:
+    """Return the label that a file tells, remembered if it is behind a URL."""
+    known = remembered()
+    version = version_of(path) if known else ""
+    if known:
+        match known.find(path, version):
+            case (str() | None as label,):
+                return label
+    with open_source(path) as file:
+        text = file.read(_MOST_BYTES).decode()
+    found = _label_in_json(text) if suffix == ".json" else _one_line(text)
+    if known:
+        known.add(path, version, found)
+    return found
 
 
 def _one_line(text: str) -> str | None:

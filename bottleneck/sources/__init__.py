@@ -6,6 +6,7 @@ opens it.
 
 from bottleneck.sources.columns import Rows
 from bottleneck.sources.members import Container
+from bottleneck.sources.memory import Remembered, digests_remembered, remembered
 from bottleneck.sources.objects import SCHEME as OBJECTS
 from bottleneck.sources.opening import (
     container_at,
@@ -23,8 +24,10 @@ __all__ = [
     "OBJECTS",
     "Address",
     "Container",
+    "Remembered",
     "Rows",
     "container_at",
+    "digests_remembered",
     "exists",
     "is_container",
     "is_remote",
@@ -33,6 +36,7 @@ __all__ = [
     "open_source",
     "read_source",
     "reasons_told",
+    "remembered",
     "suffix_of",
     "version_of",
 ]

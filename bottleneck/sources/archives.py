@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 from bottleneck.errors import BadImageError, DataError, first_line
 from bottleneck.sources.blobs import Blob, Unpacked, window
 from bottleneck.sources.members import Members
+from bottleneck.sources.memory import remembered
+from bottleneck.sources.places import is_remote
 
 __all__ = ["Tar", "Zip"]
 
@@ -90,6 +92,8 @@ class Tar(_Archive):
         The file.
     suffix : str
         Its ending, which tells whether it is compressed.
+    path : str
+        Where it lies: behind a URL, what is in it may be remembered.
 
     Raises
     ------
@@ -97,12 +101,16 @@ class Tar(_Archive):
         It is no tar archive; the message is the reason.
     """
 
-    def __init__(self, blob: Blob, suffix: str) -> None:
+    def __init__(self, blob: Blob, suffix: str, path: str) -> None:
+        self._path, self._version = path, blob.version if is_remote(path) else ""
         opener = next((each for end, each in _OPENERS.items() if suffix.endswith(end)), None)
         self._blob = Unpacked(blob, opener) if opener else blob
         super().__init__(blob.version, self._indexed)
 
     def _indexed(self) -> Members:
+        known = remembered()
+        if known and (before := Members.recalled(known.find(self._path, self._version))):
+            return before
         found = Members()
         try:
             for name, place, reason in self._read():
@@ -111,6 +119,9 @@ class Tar(_Archive):
             if not found.places:
                 raise
             found.refused.append(("", f"the archive is damaged ({first_line(error)}); {_AGAIN}"))
+            return found
+        if known:
+            known.add(self._path, self._version, found.places, found.refused)
         return found
 
     def _read(self) -> Iterator[tuple[str, tuple[int, int], str]]:

@@ -69,6 +69,30 @@ class Members:
     places: dict[str, Any] = field(default_factory=dict)
     refused: list[tuple[str, str]] = field(default_factory=list)
 
+    @classmethod
+    def recalled(cls, facts: tuple[Any, ...]) -> "Members | None":
+        """Return the files of a tar archive that were remembered.
+
+        Parameters
+        ----------
+        facts : tuple of objects
+            The attributes, in types of JSON.
+
+        Returns
+        -------
+        Members or None
+            None if they are something else.
+        """
+        match facts:
+            case (dict() as places, list() as refused):
+                pairs = all(_is_pair(each, int) for each in places.values())
+                if pairs and all(_is_pair(each, str) for each in refused):
+                    return cls(
+                        {name: tuple(place) for name, place in places.items()},
+                        [tuple(each) for each in refused],
+                    )
+        return None
+
     def add(self, name: str, place: Any, reason: str = "") -> None:
         """Add a file, unless there is a reason against it.
 
@@ -93,3 +117,7 @@ class Members:
             self.refused.append((clean, "the archive has a later file of the same name"))
             del self.places[clean]
         self.places[clean] = place
+
+
+def _is_pair(value: object, kind: type) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(each) is kind for each in value)  # noqa: PLR2004 - a pair

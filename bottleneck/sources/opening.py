@@ -106,7 +106,7 @@ def _container(path: Path, blob: Blob) -> Container:
     suffix = suffix_of(path)
     if suffix in {".parquet", ".arrow"}:
         return Rows(blob, suffix, lambda text: open_source(path.parent / text))
-    return Zip(blob) if suffix == ".zip" else Tar(blob, suffix)
+    return Zip(blob) if suffix == ".zip" else Tar(blob, suffix, str(path))
 
 
 def exists(path: str | Path) -> bool:

@@ -1,4 +1,4 @@
-"""Digests of images behind URLs, remembered so that what has not changed is not read again."""
+"""What files behind URLs say, remembered so that what has not changed is not read again."""
 
 import json
 import threading
@@ -17,13 +17,14 @@ __all__ = ["Remembered", "digests_remembered", "remembered"]
 _FILE = "remote.json"
 _SAVE_SECONDS = 30.0
 """After this time, what is new is written, so that a killed process has not read all in vain."""
-_FACTS = 3
-"""Of an image: the version that its server stated, its digest, and the SHA-256 or null."""
 _current: ContextVar["Remembered | None"] = ContextVar("remembered", default=None)
 
 
 class Remembered:
-    """The digests of images by their paths, in one file.
+    """What is known of files by their paths, in one file of JSON.
+
+    Of an image it is the digest, and the SHA-256 or null; of a tar archive, where its files lie; of
+    a file beside an image, the label that it tells.
 
     Parameters
     ----------
@@ -36,41 +37,40 @@ class Remembered:
         self._new: dict[str, Any] = {}
         self._lock, self._saved = threading.Lock(), time.monotonic()
 
-    def find(self, path: str, version: str) -> tuple[str, str | None] | None:
-        """Return an image's digest and SHA-256.
+    def find(self, path: str, version: str) -> tuple[Any, ...]:
+        """Return what is known of a file.
 
         Parameters
         ----------
         path : str
             Its path.
         version : str
-            What its server states now.
+            What its server states now; "" if it states nothing.
 
         Returns
         -------
-        (str, str or None) or None
-            None if it is not known, or has changed.
+        tuple of objects
+            What `add` was given, unless somebody has changed the file of them; empty if nothing is
+            known, or the file behind the URL has changed.
         """
         known = self._known.get(path)
-        if not isinstance(known, list) or len(known) != _FACTS:
-            return None
-        before, digest, sha256 = known
-        if before != version or not _is_digest(digest):
-            return None
-        return digest, sha256 if _is_digest(sha256) else None
+        same = version and isinstance(known, list) and known[:1] == [version]
+        return tuple(known[1:]) if same else ()
 
-    def add(self, path: str, version: str, digest: str, sha256: str | None) -> None:
-        """Remember an image.
+    def add(self, path: str, version: str, *facts: Any) -> None:
+        """Remember a file, if its server states a version.
 
         Parameters
         ----------
-        path, version, digest : str
+        path, version : str
             See `find`.
-        sha256 : str or None
-            As of `ImageItem`.
+        *facts : objects
+            What is known of it, in types of JSON.
         """
+        if not version:
+            return
         with self._lock:
-            self._known[path] = self._new[path] = [version, digest, sha256]
+            self._known[path] = self._new[path] = [version, *facts]
             late = time.monotonic() - self._saved > _SAVE_SECONDS
         if late:
             self.save()
@@ -93,12 +93,8 @@ def _content(file: Path) -> dict[str, Any]:
     return {}
 
 
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")  # noqa: PLR2004 - hexadecimal digits of SHA-256
-
-
 def remembered() -> Remembered | None:
-    """Return the digests that are remembered here, if `digests_remembered` says where.
+    """Return what is remembered here, if `digests_remembered` says where.
 
     Returns
     -------
@@ -109,12 +105,12 @@ def remembered() -> Remembered | None:
 
 @contextmanager
 def digests_remembered(folder: str | Path) -> Iterator[None]:
-    """Remember the digests of images behind URLs that are opened here, and use those known.
+    """Remember what is read of images behind URLs that are opened here, and use what is known.
 
     Parameters
     ----------
     folder : str or Path
-        The cache, in which the file ``remote.json`` keeps them.
+        The cache, in which the file ``remote.json`` keeps it.
 
     Yields
     ------
