@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from bottleneck import files
 from bottleneck.cache import Bank, Cache, banks, layout, store, writer
-from bottleneck.cache.parts import errors_of
+from bottleneck.cache.parts import errors_of, keys_of
 from bottleneck.errors import (
     CacheError,
     DamagedError,
@@ -88,6 +88,24 @@ def test_random_appends_and_reads_agree_with_a_dict(tmp_path_factory, data):
         asked = data.draw(st.lists(st.sampled_from(sorted(expected)), min_size=1))
         found = bank.read("a", [digest(number) for number in asked])
         assert np.array_equal(found, np.stack([expected[number] for number in asked]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 500])
+@pytest.mark.parametrize("alike", [0, 6, 8, 31])
+def test_a_digest_is_found_however_many_begin_as_it_does(bank, count, alike):
+    """Real digests are spread evenly; those that are not, also at both ends, are found as well."""
+    rows = np.random.default_rng(alike).integers(0, 255, (2 * count, 32), np.uint8)
+    rows[:, :alike] = 255
+    rows = np.unique(rows, axis=0)
+    stored, others = rows[::2], np.concatenate([rows[1::2], [[0] * 32, [255] * 32]]).astype("u1")
+    with bank.writer("float16") as made:
+        values = np.arange(len(stored), dtype=np.float32)[:, None]
+        made.append([each.tobytes().hex() for each in stored], {"x": values})
+    index = bank.index("x")
+    order = np.random.default_rng(1).permutation(len(stored))
+    assert np.array_equal(index.find(keys_of(stored[order], 0)), order)
+    assert (index.find(keys_of(others, 0)) == -1).all()
+    assert (index.find(keys_of(stored, 1)) == -1).all()
 
 
 def test_a_part_closes_at_its_size_or_age(bank, monkeypatch):

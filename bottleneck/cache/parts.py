@@ -25,6 +25,8 @@ PART_NAME = re.compile(r"[0-9]{6,18}-[0-9a-f]{8}\.h5")
 _READ_BYTES = 2**19
 """Bytes that are read, verified and yielded together; they fit into a core's cache."""
 
+_STEPS = 16
+"""So many keys of its bucket are passed before a key is searched for among all."""
 _Fill = Callable[[np.ndarray, int], None]
 """Fills an array with consecutive rows, starting at the given row number."""
 
@@ -224,6 +226,10 @@ class RowIndex:
             np.concatenate([*keys, keys_of(np.empty((0, 32), np.uint8), 0)]), return_index=True
         )
         self._beginnings = _beginnings(self.keys)
+        bits = max(1, len(self).bit_length() - 1)  # of the buckets, each of one or two keys
+        self._shift = np.uint64(64 - bits)
+        starts = np.arange(2**bits, dtype=np.uint64) << self._shift
+        self._buckets = np.searchsorted(self._beginnings, starts)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -232,17 +238,24 @@ class RowIndex:
     def nbytes(self) -> int:
         """Memory of the index and of the keys in its parts, in bytes."""
         own = self.keys.nbytes + self.first.nbytes + self._beginnings.nbytes
+        own += self._buckets.nbytes
         return own + sum(part.digests.nbytes + part.views.nbytes for part in self._parts)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return the row number of each key; -1 if there is none."""
         if not len(self):
             return np.full(len(keys), -1)
-        last = len(self) - 1
-        places = np.minimum(np.searchsorted(self._beginnings, _beginnings(keys)), last)
-        other = self.keys[places] != keys  # or the first of several that begin so
+        last, wanted = len(self) - 1, _beginnings(keys)
+        places = np.minimum(self._buckets[wanted >> self._shift], last)
+        behind = np.arange(len(keys))
+        for _ in range(_STEPS):  # digests are spread evenly over the buckets: most take one or two
+            behind = behind[places[behind] < last]
+            behind = behind[self._beginnings[places[behind]] < wanted[behind]]
+            places[behind] += 1
+        other = self.keys[places] != keys  # there is none, or other keys are in its way
         places[other] = np.minimum(np.searchsorted(self.keys, keys[other]), last)
-        return np.where(self.keys[places] == keys, self.first[places], -1)
+        other[other] = self.keys[places[other]] != keys[other]
+        return np.where(other, -1, self.first[places])
 
     def rows_of(self, keys: np.ndarray, bank: str, made_by: str) -> np.ndarray:
         """Return the row number of each key; `CacheError` if the bank lacks rows of any image."""
