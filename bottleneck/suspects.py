@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bottleneck.arguments import checked, made
-from bottleneck.errors import DataError
+from bottleneck.errors import DataError, counted
 from bottleneck.extras import import_extra
 from bottleneck.features import Features
 from bottleneck.heads import HeldOut, held_out_probabilities
@@ -23,6 +23,7 @@ __all__ = [
     "find_look_alikes",
     "find_outliers",
     "find_suspects",
+    "tell_apart",
 ]
 
 _CLEANLAB = (2, 9)
@@ -30,6 +31,8 @@ _CLEANLAB = (2, 9)
 _FILTER = "low_self_confidence"
 """Of the labels ranked by their probability, as many are suspects as cleanlab counts wrong ones."""
 _NEIGHBOURS = 10
+_MOST_ALIKE, _ALIKE_SHARE = 20, 0.1
+"""A group of more images, and of a larger share of all, is that of a layer that hardly differs."""
 _FAR_OUT = 3.0
 
 
@@ -325,6 +328,33 @@ def find_look_alikes(
             groups.append(rows[np.sort(first)])
     alike = [LookAlikes(*(each[rows].tolist() for each in columns)) for rows in groups]
     return sorted(alike, key=lambda group: not group.disagree)
+
+
+def tell_apart(groups: Sequence[LookAlikes], images: int) -> tuple[list[LookAlikes], str]:
+    """Leave out groups of so many images that the features hardly tell images apart.
+
+    Parameters
+    ----------
+    groups : sequence of LookAlikes
+        All groups.
+    images : int
+        Number of images among which they were found.
+
+    Returns
+    -------
+    groups : list of LookAlikes
+        The others.
+    note : str
+        What to say of those that are left out; "" if there are none.
+    """
+    most = max(_MOST_ALIKE, _ALIKE_SHARE * images)
+    small = [each for each in groups if len(each.paths) <= most]
+    hidden = sum(len(each.paths) for each in groups if len(each.paths) > most)
+    note = (
+        f"no look-alikes are shown of {counted(hidden, 'image')}, whose features are all close "
+        f"to each other; a later layer tells images apart better"
+    )
+    return small, note if hidden else ""
 
 
 def _facts(features: Features, row: int) -> dict[str, str]:

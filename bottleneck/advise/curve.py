@@ -51,7 +51,21 @@ class Estimate:
         -------
         Estimate
         """
-        return replace(self, low=max(0.0, self.low), high=min(1.0, self.high))
+        return self.within(0.0, 1.0)
+
+    def within(self, least: float, most: float) -> Self:
+        """Clip the interval to what is possible.
+
+        Parameters
+        ----------
+        least, most : float
+            The least and the largest value.
+
+        Returns
+        -------
+        Estimate
+        """
+        return replace(self, low=max(least, self.low), high=min(most, self.high))
 
     def __str__(self) -> str:
         return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
@@ -231,7 +245,7 @@ def forecast_gain(
     Parameters
     ----------
     images : np.ndarray
-        Shape (m,): sizes.
+        Shape (m,): sizes, of which several may be the same.
     accuracies : sequence of Samples
         Accuracies at each size.
     now : int
@@ -244,9 +258,15 @@ def forecast_gain(
     law : PowerLaw
         The best fit.
     forecasts : list of Forecast
-        For twice and four times as many images.
+        For twice and four times as many images. Nothing is known of them if there are fewer than
+        three sizes, as of so few groups that none can be left out.
     """
     errors = 1 - np.stack([each.values for each in accuracies])
+    if len(np.unique(images)) < _LEAST_SIZES:
+        error = float(errors[-1].mean())
+        accuracy, gain = Estimate(1 - error, 0.0, 1.0), Estimate(0.0, error - 1, error)
+        unknown = [Forecast(factor, factor * now, accuracy, gain) for factor in _FACTORS]
+        return PowerLaw(error, 0.0, 1.0), unknown
     variances = errors.reshape(len(errors), -1).var(axis=1)
     # Keep one size from dominating only because its folds happen to agree.
     weights = 1 / (variances + variances.mean() / 10 + np.finfo(float).eps)

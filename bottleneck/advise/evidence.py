@@ -176,6 +176,8 @@ class Evidence:
     layer_choice, head_choice : Estimate or None
         Gain in accuracy of choosing the best of the other layers, or heads, see `gain_of_choice`;
         None if there are not several.
+    grouped : bool
+        Whether images have groups, which intervals then count.
     """
 
     accuracy: Estimate
@@ -190,6 +192,7 @@ class Evidence:
     tuning: FineTuning | None
     layer_choice: Estimate | None = None
     head_choice: Estimate | None = None
+    grouped: bool = False
 
     @property
     def error(self) -> float:

@@ -104,16 +104,19 @@ def gather_evidence(
             [each - accuracies[last] for layer, each in accuracies.items() if layer is not last]
         ),
         head_choice=gain_of_choice(head_gains),
+        grouped=bench.problem.named,
     )
 
 
 def _learning_curve(bench: Bench, scored: Sequence[Scored], seed: int) -> LearningCurve:
-    """Build a learning curve from scores at three or more sizes."""
+    """Build a learning curve from scores at three or more sizes, if they differ."""
     sizes = np.array([each.trained.mean() for each in scored])
     accuracies = [bench.accuracy(each) for each in scored]
     law, forecasts = forecast_gain(sizes, accuracies, bench.images, seed)
     points = []
-    for size, each, samples in zip(sizes, scored, accuracies, strict=True):
+    _, different = np.unique(sizes, return_index=True)
+    for place in different:
+        size, each, samples = sizes[place], scored[place], accuracies[place]
         accuracy, log_loss = samples.estimate().share(), bench.log_loss(each).estimate()
         trained, train_loss = float(each.train_accuracy.mean()), float(each.train_log_loss.mean())
         gap = trained - accuracy.value

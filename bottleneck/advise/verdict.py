@@ -208,9 +208,10 @@ def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:
         return best.kind, text, best.gain, None
     if still_open := [each for each in options if each.state == _OPEN]:
         gains = " and ".join(f"{each.what}: {each.gain}" for each in still_open)
+        more = "images of more groups" if evidence.grouped else "more images"
         text = (
             f"the intervals of the possible steps are too wide to tell no gain from a useful one "
-            f"({gains}); more images would narrow them"
+            f"({gains}); {more} would narrow them"
         )
         return UNDECIDED, text, None, None
     return _of_a_flat_curve(evidence)
@@ -302,7 +303,7 @@ def _options(evidence: Evidence) -> list[Option]:
     """Return the options: more images, and the best of the other layers and heads."""
 
     def option(kind: str, what: str, gain: Estimate, cost: str) -> Option:
-        return Option(kind, what, gain, _state(evidence, gain), cost)
+        return Option(kind, what, gain.within(-1.0, 1.0), _state(evidence, gain), cost)
 
     double = evidence.curve.forecasts[0]
     more = counted(double.images - evidence.images, "more labelled image")

@@ -72,19 +72,22 @@ def suspects(
     selection = choices.choose_joined(store, chosen)
     if fix:
         return _corrected(store, selection.image_set, fix, files.output)
-    from bottleneck.suspects import find_suspects
+    from bottleneck.suspects import find_suspects, tell_apart
 
     features = bottleneck.load_features(store, selection, memory=options.memory_of(memory))
     check_outputs((item.path for item in features.images.items), **files.written)
     with progress_shown() as progress:
         found = find_suspects(features, settings, progress=progress)
     notes.note_features(features.images, [selection], store)
+    alike, hidden = tell_apart(found.look_alikes, found.images)
+    if hidden:
+        note(hidden)
     rows = [{name: getattr(each, name) for name in _LISTED} for each in found.labels]
     if wanted("csv"):
         print_table(rows, spreadsheet_safe=files.spreadsheet_safe)
     else:
-        show(asdict(found), lambda: _print_suspects(found))
-    write_files(files, _LISTED, rows, _shown(found, features.images), store)
+        show(asdict(found), lambda: _print_suspects(found, alike))
+    write_files(files, _LISTED, rows, _shown(found, alike, features.images), store)
     if files.output:
         note("review it, and correct the labels with --fix")
     return found
@@ -116,7 +119,7 @@ def _corrected(
     return done
 
 
-def _print_suspects(found: "Suspects") -> None:
+def _print_suspects(found: "Suspects", groups: Sequence["LookAlikes"]) -> None:
     shown = [asdict(each) for each in found.labels]
     print(
         f"labels of {counted(found.images, 'image')} of {found.image_set!r}, judged by {found.clf} "
@@ -125,7 +128,6 @@ def _print_suspects(found: "Suspects") -> None:
     _print_some(shown, "probably wrong, the most suspect first", _MOST_SHOWN)
     title = "outliers: images unlike all others, by mean cosine distance to the nearest ten"
     _print_some([asdict(each) for each in found.outliers], title, _FEW_SHOWN)
-    groups = found.look_alikes
     odd = sum(group.disagree for group in groups)
     if groups:
         print(
@@ -135,7 +137,9 @@ def _print_suspects(found: "Suspects") -> None:
         note_list("look-alikes:", list(map(_described, groups)), most=_FEW_SHOWN)
 
 
-def _shown(found: "Suspects", images: "bottleneck.ImageSet") -> list[list[tuple["ImageItem", str]]]:
+def _shown(
+    found: "Suspects", alike: Sequence["LookAlikes"], images: "bottleneck.ImageSet"
+) -> list[list[tuple["ImageItem", str]]]:
     """Return the images of a gallery with captions: look-alikes together, all others alone."""
     alone = {
         each.path: f"{each.label} -> {each.suggested}?  {each.score:.2f}" for each in found.labels
@@ -146,7 +150,7 @@ def _shown(found: "Suspects", images: "bottleneck.ImageSet") -> list[list[tuple[
     known = {item.path: item for item in images.items}
     together = [
         [(known[path], f"{label}, {split}") for path, label, split in zip(*own, strict=True)]
-        for own in ((each.paths, each.labels, each.splits) for each in found.look_alikes)
+        for own in ((each.paths, each.labels, each.splits) for each in alike)
     ]
     return [[(known[path], caption)] for path, caption in alone.items()] + together
 

@@ -16,6 +16,7 @@ from bottleneck.suspects import (
     find_look_alikes,
     find_outliers,
     find_suspects,
+    tell_apart,
 )
 
 __all__ = ["Card", "Gallery", "identical", "suspected"]
@@ -25,8 +26,6 @@ _MOST_COMPARED = 5000
 _MOST_SHOWN, _MOST_OF_GROUP = 120, 6
 _MOST_GROUPS = 40
 """Groups of a gallery on the page."""
-_MOST_ALIKE, _ALIKE_SHARE = 20, 0.1
-"""A group of more images, and of a larger share of all, is that of a layer that hardly differs."""
 _SLOW = ("mlp", "knn")
 """Classifiers of heads in whose place a linear one judges the labels."""
 _SUSPECTS = (
@@ -197,12 +196,8 @@ def _alike(
     groups: Sequence[LookAlikes], images: int, known: Mapping[str, ImageItem], notes: list[str]
 ) -> Iterator[Gallery]:
     """Yield look-alikes, but for groups of so many that the features hardly tell images apart."""
-    small = [each for each in groups if len(each.paths) <= max(_MOST_ALIKE, _ALIKE_SHARE * images)]
-    if hidden := sum(len(each.paths) for each in groups if each not in small):
-        notes.append(
-            f"no look-alikes are shown of {counted(hidden, 'image')}, whose features are all close "
-            f"to each other; a later layer tells images apart better"
-        )
+    small, note = tell_apart(groups, images)
+    notes += [note] if note else []
     if small:
         cards = [_cards([known[path] for path in each.paths]) for each in small[:_MOST_GROUPS]]
         sentence = _ALIKE.format(least=SuspectSettings().near)

@@ -53,9 +53,10 @@ class Remembered:
             What `add` was given, unless somebody has changed the file of them; empty if nothing is
             known, or the file behind the URL has changed.
         """
-        known = self._known.get(path)
-        same = version and isinstance(known, list) and known[:1] == [version]
-        return tuple(known[1:]) if same else ()
+        match self._known.get(path):
+            case [before, *facts] if version and before == version:
+                return tuple(facts)
+        return ()
 
     def add(self, path: str, version: str, *facts: Any) -> None:
         """Remember a file, if its server states a version.
