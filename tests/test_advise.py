@@ -64,7 +64,7 @@ from bottleneck.settings import AdviseSettings
 ROOT = Path(__file__).parents[1]
 
 
-def cache_of(layers, y, splits=None, folder="cache") -> Cache:
+def cache_of(layers, y, splits=None, folder="cache", groups=None) -> Cache:
     """A cache with one image set, whose layers are arrays of shape (n, d)."""
     cache = Cache(folder)
     rows = [
@@ -73,6 +73,7 @@ def cache_of(layers, y, splits=None, folder="cache") -> Cache:
             "label": label,
             "split": "train" if splits is None else splits[number],
             "digest": hashlib.sha256(str(number).encode()).hexdigest(),
+            "group": groups[number] if groups else "",
         }
         for number, label in enumerate(y)
     ]
@@ -274,6 +275,31 @@ def test_a_forecasts_interval_holds_the_truth():
         assert gain.high - gain.low < 0.1
         held.append(gain.low <= true_gain <= gain.high)
     assert sum(held) >= 23
+
+
+def test_nothing_is_forecast_where_no_group_can_be_left_out():
+    """As with three groups: all subsets are the same."""
+    alike = [Samples(np.full((2, 3), 0.75), 0.5, crossed=False, least=1.0)] * 3
+    law, (double, more) = forecast_gain(np.full(3, 60.0), alike, 60, 0)
+    assert law.error(120) == law.error(60) == 0.25
+    assert (double.images, more.images) == (120, 240)
+    assert double.gain == more.gain == Estimate(0.0, -0.75, 0.25)
+    assert double.accuracy == Estimate(0.75, 0.0, 1.0)
+
+
+def test_three_patients_leave_all_undecided(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    X, y = blobs(np.random.default_rng(0), 180, 3, 12, 2)
+    groups = [f"p{number // 3 % 3}" for number in range(180)]
+    cache = cache_of({"early": X[:, :6], "last": X}, y, groups=groups)
+    asked = select_layers(cache, layers=["early", "last"])
+    advice = advise_on(cache, asked, repeats=2, clf="lda")
+    assert [point.images for point in advice.evidence.curve.points] == [120]
+    assert advice.verdict.kind == UNDECIDED
+    assert advice.verdict.sentence.endswith("; images of more groups would narrow them")
+    for each in advice.verdict.options:
+        assert each.state == "open"
+        assert -1 <= each.gain.low <= each.gain.high <= 1
 
 
 def test_intervals_are_those_of_the_corrected_resampled_t():

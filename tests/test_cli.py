@@ -706,6 +706,35 @@ def test_all_images_may_have_been_seen(bottleneck):
     assert "was fitted or selected on all test images of 'data'" in finished.err
 
 
+@pytest.mark.parametrize("gone", ["train", "val"])
+def test_val_images_can_be_judged_again_after_training_images_are_gone(
+    gone, bottleneck, make_images
+):
+    """As before, if they are those that they were; the head has seen what is left of them."""
+    make_images("data/train", cat=4, dog=4)
+    make_images("data/val", cat=3, dog=3, seed=1)
+    assert bottleneck("extract", *TINY).code == 0
+    assert bottleneck("fit-head", "--clf", "lda", "--name", "one").code == 0
+    before = bottleneck("evaluate", "--split", "val")
+    assert before.code == 0
+    next(Path("data", gone, "cat").iterdir()).unlink()
+    assert bottleneck("extract", *TINY).code == 0
+    after = bottleneck("evaluate", "--split", "val")
+    if gone == "train":
+        assert (after.code, after.out) == (0, before.out)
+    else:
+        assert after.code == 1
+        assert "was fitted or selected on all val images of 'data'" in after.err
+
+
+def test_a_class_without_val_images_is_told(bottleneck, make_images):
+    make_images("data/train", cat=4, dog=4)
+    make_images("data/val", cat=3, seed=1)
+    found = bottleneck("extract", *TINY)
+    assert "1 class has images to train on but no val images, so that val scores" in found.err
+    assert "\n  dog\n" in found.err
+
+
 @pytest.mark.usefixtures("_extracted")
 def test_another_set_of_the_same_name_is_reported(bottleneck, make_images):
     """Another folder of the name, most images gone, some gone, one added, all moved."""

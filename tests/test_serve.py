@@ -202,7 +202,8 @@ def test_limits_of_size_pixels_and_number(serving, images):
     connection.close()
     wide = io.BytesIO()
     crops(1, size=49)[0].save(wide, "png")
-    assert "more than the limit of 2,304" in server.predict(wide.getvalue()).content["error"]
+    told = server.predict(wide.getvalue()).content["error"]
+    assert told.endswith("pixels are more than the limit of 2,304; send a smaller one")
     many = server.predict(*images[:4])
     assert (many.status, many.headers.get("retry-after")) == (413, None)  # never succeeds
     told = "the request has too many files; send at most 3 at a time"

@@ -74,6 +74,7 @@ def test_what_a_summary_tells(make_images):
     assert found.passed_over == ["data/.git/"]
     assert found.empty == ["data/val/dog/"]
     assert found.not_trained == {"test": ["bird"]}
+    assert found.not_held_out == {"test": ["Cat", "dog"]}
     assert found.similar_classes == [["Cat", "cat"]]
     assert found.rare_classes == ["Cat"]
     assert json.loads(json.dumps(found.as_dict()))["leaking"] == 1

@@ -16,8 +16,9 @@ from bottleneck.errors import DataError, MissingExtraError, UsageError
 from bottleneck.heads import held_out_probabilities
 from bottleneck.images import ImageItem, correct_labels
 from bottleneck.labels import Targets
+from bottleneck.report import Card, write_gallery
 from bottleneck.similar import neighbour_distances
-from bottleneck.suspects import judge_several, judge_single
+from bottleneck.suspects import LookAlikes, judge_several, judge_single, tell_apart
 
 FLIPPED = (3, 50, 120)
 
@@ -306,3 +307,23 @@ def test_an_image_may_lose_all_classes_where_it_may_have_several():
     write([("x.png", "a;b", "a;c", 0.1)])
     with pytest.raises(UsageError, match="the class 'c' in line 2"):
         correct_labels(images, "reviewed.csv", "fixed.csv")
+
+
+def test_groups_of_very_many_look_alikes_are_left_out():
+    """They are those of features that hardly tell images apart."""
+    two, many = (LookAlikes(["p"] * n, ["a"] * n, ["train"] * n) for n in (2, 25))
+    left, note = tell_apart([many, two, many], 100)
+    assert left == [two]
+    assert note.startswith("no look-alikes are shown of 50 images, whose features are all close")
+    assert tell_apart([many, two], 1000) == ([many, two], "")
+
+
+def test_a_gallery_begins_with_what_stands_alone(faces_here):
+    """The suspects, before the groups of look-alikes."""
+    items = faces_here.items[:3]
+    cards = [
+        Card(item, {"": name}) for item, name in zip(items, ("one", "two", "three"), strict=True)
+    ]
+    write_gallery("s.html", "title", [cards[1:], cards[:1]])
+    text = Path("s.html").read_text()
+    assert text.index("one") < text.index('class="group"') < text.index("two") < text.index("three")

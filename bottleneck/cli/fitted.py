@@ -130,9 +130,9 @@ def _print_evaluation(title: str, evaluation: "Evaluation") -> None:
     facts = {name.replace("_", " "): f"{getattr(evaluation, name):.4f}" for name in _METRICS}
     facts["accuracy"] += f" (95% interval {low:.4f} to {high:.4f})"
     if evaluation.groups == 1 < evaluation.images:
-        facts["groups"] = "1, which says nothing of others"
+        facts["groups"] = "1, so that no interval can be told"
     elif evaluation.groups < evaluation.images:
-        facts["groups"] = f"{evaluation.groups}, which the intervals count"
+        facts["groups"] = f"{evaluation.groups}, which the intervals count, identical images as one"
     print_list(facts)
     notes.note_extreme(vars(evaluation))
     print_table([_class_row(found) for found in evaluation.classes], _CLASSES_TITLE)

@@ -155,6 +155,8 @@ class Summary:
         Classes with only one different training image, too few to choose hyperparameters on.
     not_trained : dict of str to list of str
         Classes that are in a split but not among the training images, by split.
+    not_held_out : dict of str to list of str
+        Classes of training images that are not in a split which has images, by split.
     similar_classes : list of list of str
         Classes whose names may mean the same.
     rejected : list of RejectedImage
@@ -183,6 +185,7 @@ class Summary:
     lost_classes: list[str]
     rare_classes: list[str]
     not_trained: dict[str, list[str]]
+    not_held_out: dict[str, list[str]]
     similar_classes: list[list[str]]
     rejected: list[RejectedImage]
     notes: list[str]
@@ -216,6 +219,7 @@ def summarize(images: ImageSet) -> Summary:
     conflicts = [found for found in copies if len({each.label for each in found} - {None}) > 1]
     leaks = [found for found in copies if len({each.split for each in found}) > 1]
     splits = Counter(item.split for item in images.items if item.split)
+    not_trained, not_held_out = _apart(images)
     folders = [path for path in images.ignored if path.endswith("/")]
     return Summary(
         image_set=images.name,
@@ -237,7 +241,8 @@ def summarize(images: ImageSet) -> Summary:
         small_classes=[ClassSize(label, count, {}) for label, count in images.small],
         lost_classes=list(images.lost),
         rare_classes=_rare(images),
-        not_trained=_not_trained(images),
+        not_trained=not_trained,
+        not_held_out=not_held_out,
         similar_classes=[list(names) for names in similar_names(images.classes)],
         rejected=list(images.rejected),
         notes=list(images.notes),
@@ -320,15 +325,17 @@ def _reason(path: Path) -> str:
     return "a number as ending" if ending[1:].isdigit() else ending or "no ending"
 
 
-def _not_trained(images: ImageSet) -> dict[str, list[str]]:
-    """Return the classes of other splits that no training image has; none without any."""
+def _apart(images: ImageSet) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return the classes of other splits that no training image has, and those they lack."""
     own = {
         split: classes_in(item.label for item in images.items if item.split == split)
         for split in SPLITS
     }
-    if not own["train"]:
-        return {}
-    strange = {
-        split: sorted(own[split] - own["train"], key=natural_key) for split in ("val", "test")
-    }
-    return {split: labels for split, labels in strange.items() if labels}
+    trained = own.pop("train")
+    others = {split: labels for split, labels in own.items() if labels and trained}
+    found: list[dict[str, list[str]]] = [
+        {split: sorted(labels - trained, key=natural_key) for split, labels in others.items()},
+        {split: sorted(trained - labels, key=natural_key) for split, labels in others.items()},
+    ]
+    strange, lacking = ({key: each for key, each in own.items() if each} for own in found)
+    return strange, lacking

@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 import bottleneck
-from bottleneck.errors import BadImageError, did_you_mean, is_out_of_memory, some_of, unquoted
+from bottleneck.errors import BadImageError, did_you_mean, is_out_of_memory, some_of
 from bottleneck.records import Prediction
 from bottleneck.serve.answers import HEADERS, error_answer, json_answer
 from bottleneck.serve.batching import Answerer, Batcher, QueueFullError
@@ -239,7 +239,7 @@ class _Server:
         for number, (file, answer) in enumerate(zip(files, answers, strict=True)):
             facts = {"image": number, "file": file.name}
             if isinstance(answer, Exception):
-                yield {**facts, "error": unquoted(answer)}
+                yield {**facts, "error": _for_clients(answer)}
                 continue
             for name in names:
                 found = answer[name]
@@ -260,3 +260,8 @@ def _busy() -> HTTPException:
 def _hashed(token: str) -> bytes:
     """Return what is compared, of one length whatever the token's."""
     return hashlib.sha256(token.encode("utf-8", "replace")).digest()
+
+
+def _for_clients(error: Exception) -> str:
+    """Return an error's message, without advice that only whoever runs the server can follow."""
+    return re.sub(r"raise it with `\w+`", "send a smaller one", str(error)).replace("`", "")

@@ -154,7 +154,7 @@ class PredictorSettings(LookupSettings):
     """Settings for predicting the classes of images that come one by one."""
 
     abstain: Annotated[
-        Annotated[float, Field(gt=0, lt=100)] | None,
+        Annotated[float, Field(ge=1, lt=100)] | None,
         Doc(
             "Give no class to images that are farther from the training images than this "
             "percentage of held-out ones, such as 99."
