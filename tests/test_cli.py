@@ -731,7 +731,7 @@ def test_a_class_without_val_images_is_told(bottleneck, make_images):
     make_images("data/train", cat=4, dog=4)
     make_images("data/val", cat=3, seed=1)
     found = bottleneck("extract", *TINY)
-    assert "1 class has images to train on but no val images, so that val scores" in found.err
+    assert "warning: 1 class has training images but no val images, and val scores" in found.err
     assert "\n  dog\n" in found.err
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.bases import encoded
@@ -150,9 +151,10 @@ def test_a_base_is_given_once(make_images, little):
 def test_an_overflow_names_the_base(make_images, little):
     images = ImageSet.open(make_images(cat=3, dog=3))
     broken = base(little, "second", image_size=48)
-    for module in broken._computes.values():
-        for weight in module.parameters():
-            weight.data *= 1e9
+    ((device, module),) = broken._computes.items()
+    large = nn.Sequential(module)
+    large.forward = lambda batch: {name: 1e9 * each for name, each in module(batch).items()}
+    broken._computes = {device: large}
     with pytest.raises(FeatureOverflowError, match="little: layer 'second' "):
         extract_features(images, [base(little), broken], Cache("cache"))
     assert extract_features(images, base(little), Cache("cache")).cached  # the other's first batch

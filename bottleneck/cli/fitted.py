@@ -130,7 +130,7 @@ def _print_evaluation(title: str, evaluation: "Evaluation") -> None:
     facts = {name.replace("_", " "): f"{getattr(evaluation, name):.4f}" for name in _METRICS}
     facts["accuracy"] += f" (95% interval {low:.4f} to {high:.4f})"
     if evaluation.groups == 1 < evaluation.images:
-        facts["groups"] = "1, so that no interval can be told"
+        facts["groups"] = "1, which is too few for an interval"
     elif evaluation.groups < evaluation.images:
         facts["groups"] = f"{evaluation.groups}, which the intervals count, identical images as one"
     print_list(facts)

@@ -252,9 +252,11 @@ def _problems(summary: "Summary") -> Iterator[tuple[str, list[str], int]]:
         text = f"warning: {classes} {split} images but none to train on: no head knows such a class"
         yield f"{text}, and scores leave it out", labels, len(labels)
     for split, labels in summary.not_held_out.items():
-        classes = counted(len(labels), "class has", "classes have")
-        text = f"warning: {classes} images to train on but no {split} images"
-        yield f"{text}, so that {split} scores say nothing of it", labels, len(labels)
+        classes = counted(len(labels), "class has training images", "classes have training images")
+        text = (
+            f"warning: {classes} but no {split} images, and {split} scores say nothing about it"
+        )
+        yield text, labels, len(labels)
 
 
 def _note_classes(small: "Sequence[ClassSize]", lost: Sequence[str]) -> None:
