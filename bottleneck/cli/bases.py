@@ -144,7 +144,7 @@ def _note_scores(found: "Standings") -> None:
         told = ", ".join(each.model for each in bases if not each.held_out)
         note(
             f"note: {metric} of {told} is that of the best of its heads on the same images, so it "
-            f"is too good: quote that of 'bottleneck evaluate'"
+            f"is too good: quote that of 'bottleneck evaluate' on test images"
         )
     if found.choice is not None and len(bases) > 1:
         note(

@@ -73,8 +73,8 @@ def evaluate(
     scored = counted(evaluation.images, f"{split} image")
     title = f"{folder.name} on {scored} of {features.images.name!r}"
     content = {"head": folder.name, **evaluation.as_dict()}
+    _save_evaluation(evaluation, folder / f"evaluation-{split}.json")  # also if a pipe is closed
     show(content, lambda: _print_evaluation(title, evaluation))
-    _save_evaluation(evaluation, folder / f"evaluation-{split}.json")
     if errors:
         wrong = bottleneck.misclassified(fitted, features, split)
         _write_errors(errors, wrong, safe=spreadsheet_safe)

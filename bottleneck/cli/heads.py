@@ -284,7 +284,7 @@ def _print_ranked(
     elif number > 1:
         note(
             f"the first is the best of {number} on the same images, so its {metric} is too good: "
-            f"quote that of 'bottleneck evaluate'"
+            f"quote that of 'bottleneck evaluate' on test images"
         )
 
 

@@ -253,9 +253,7 @@ def _problems(summary: "Summary") -> Iterator[tuple[str, list[str], int]]:
         yield f"{text}, and scores leave it out", labels, len(labels)
     for split, labels in summary.not_held_out.items():
         classes = counted(len(labels), "class has training images", "classes have training images")
-        text = (
-            f"warning: {classes} but no {split} images, and {split} scores say nothing about it"
-        )
+        text = f"warning: {classes} but no {split} images, and {split} scores say nothing about it"
         yield text, labels, len(labels)
 
 

@@ -127,7 +127,7 @@ def _print_bases(found: "BaseChoice") -> None:
     else:
         note(
             f"the first is the best of {len(found.bases)} bases on these images, so its accuracy, "
-            f"also below, is too good: quote that of 'bottleneck evaluate'"
+            f"also below, is too good: quote that of 'bottleneck evaluate' on test images"
         )
 
 

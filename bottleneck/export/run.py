@@ -269,7 +269,12 @@ class _Job:
             "clear": found.clear,
             "same": found.same,
         }
-        test = [item for item in self.images.items if item.split == "test" and item.label]
+        seen = self.parts.head.seen or frozenset()
+        test = [
+            item
+            for item in self.images.items
+            if item.split == "test" and item.label and item.digest not in seen
+        ]
         if precision == "int8" and test:
             samples = self._samples("evaluate", _HELD_OUT, test)
             held = checking.check_agreement(self.parts, run, samples, whole=whole)
