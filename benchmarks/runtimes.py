@@ -12,7 +12,7 @@ others.
 import argparse
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache, partial
 from importlib.util import find_spec
@@ -30,6 +30,7 @@ from torch import nn
 from bottleneck import FrozenBase
 from bottleneck.extract.lanes import find_lanes, freed_memory_kept
 from common import Tables, medians, rate, run
+from extraction import on_all_cores
 
 BASES: dict[str, tuple[str, int, Callable[[], nn.Module]]] = {
     "vgg16": ("block5_pool", 1, lambda: torchvision.models.vgg16().features),
@@ -111,19 +112,15 @@ def ask(pool: Executor, *question: Any) -> float:
 
 def answer(runtime: str, model: str, file: Path, way: str, images: int) -> float:
     sessions, size = loaded(runtime, model, file, way)
-    threads, times = torch.get_num_threads(), max(1, images // (size * len(sessions)))
+    times = max(1, images // (size * len(sessions)))
 
     def repeat(session: Session) -> None:
         with torch.inference_mode():
             for _ in range(times):
                 session()
 
-    def repeat_all() -> None:
-        with ThreadPoolExecutor(threads, None, torch.set_num_threads, (1,)) as pool:
-            list(pool.map(repeat, sessions))
-        torch.set_num_threads(threads)
-
-    work = repeat_all if len(sessions) > 1 else partial(repeat, sessions[0])
+    apart = on_all_cores(repeat, sessions, kept=False)
+    work = apart if len(sessions) > 1 else partial(repeat, sessions[0])
     with freed_memory_kept():
         return rate(work, times * size * len(sessions))
 

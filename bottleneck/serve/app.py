@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 import bottleneck
-from bottleneck.errors import BadImageError, did_you_mean, is_out_of_memory, some_of
+from bottleneck.errors import BadImageError, did_you_mean, is_out_of_memory, some_of, unquoted
 from bottleneck.records import Prediction
 from bottleneck.serve.answers import HEADERS, error_answer, json_answer
 from bottleneck.serve.batching import Answerer, Batcher, QueueFullError
@@ -264,4 +264,4 @@ def _hashed(token: str) -> bytes:
 
 def _for_clients(error: Exception) -> str:
     """Return an error's message, without advice that only whoever runs the server can follow."""
-    return re.sub(r"raise it with `\w+`", "send a smaller one", str(error)).replace("`", "")
+    return re.sub(r"raise it with \w+", "send a smaller one", unquoted(error))
