@@ -300,6 +300,8 @@ def test_three_patients_leave_all_undecided(tmp_path, monkeypatch):
     for each in advice.verdict.options:
         assert each.state == "open"
         assert -1 <= each.gain.low <= each.gain.high <= 1
+    (apart,) = [each.difference for each in advice.evidence.layers if each.difference]
+    assert apart.low == -1 < apart.high < 1  # only what is impossible is cut off
 
 
 def test_intervals_are_those_of_the_corrected_resampled_t():

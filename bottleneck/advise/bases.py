@@ -207,13 +207,15 @@ def choose_base(
             pool=each.layer.pool,
             best_of=len(each.layers),
             accuracy=each.accuracy.estimate().share(),
-            difference=(each.accuracy - first.accuracy).estimate(pairs) if place else None,
+            difference=(each.accuracy - first.accuracy).estimate(pairs).difference()
+            if place
+            else None,
             cost=costs[place],
         )
         for place, each in enumerate(found)
     ]
     accuracy = _accuracy(score(source))
-    difference = (accuracy - first.accuracy).estimate()
+    difference = (accuracy - first.accuracy).estimate().difference()
     joined = JoinedBases(source, accuracy.estimate().share(), difference, cost)
     model, sentence = sentence_on(scores, joined)
     _, choice = _chosen(list(scored), scored)

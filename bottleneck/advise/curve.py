@@ -51,21 +51,16 @@ class Estimate:
         -------
         Estimate
         """
-        return self.within(0.0, 1.0)
+        return replace(self, low=max(0.0, self.low), high=min(1.0, self.high))
 
-    def within(self, least: float, most: float) -> Self:
-        """Clip the interval to what is possible.
-
-        Parameters
-        ----------
-        least, most : float
-            The least and the largest value.
+    def difference(self) -> Self:
+        """Clip the interval to -1 to 1, for a difference of proportions.
 
         Returns
         -------
         Estimate
         """
-        return replace(self, low=max(least, self.low), high=min(most, self.high))
+        return replace(self, low=max(-1.0, self.low), high=min(1.0, self.high))
 
     def __str__(self) -> str:
         return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
@@ -284,6 +279,6 @@ def forecast_gain(
         reached = [1 - each.error(factor * now) for each in (law, *laws)]
         gained = [each.error(now) - each.error(factor * now) for each in (law, *laws)]
         accuracy, gain = (samples.widened(value, draws) for value, *draws in (reached, gained))
-        return Forecast(factor, factor * now, accuracy.share(), gain)
+        return Forecast(factor, factor * now, accuracy.share(), gain.difference())
 
     return law, [forecast(factor) for factor in _FACTORS]

@@ -240,7 +240,7 @@ def gain_of_choice(gains: Sequence[Samples]) -> Estimate | None:
     values = np.stack([each.values for each in gains])
     best = (values.sum(axis=2, keepdims=True) - values).argmax(axis=0)
     chosen = np.take_along_axis(values, best[None], axis=0)[0]
-    return replace(gains[0], values=chosen).estimate()
+    return replace(gains[0], values=chosen).estimate().difference()
 
 
 class Depths:

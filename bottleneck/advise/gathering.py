@@ -61,7 +61,9 @@ def gather_evidence(
     judged = briefly.accuracy(final[last])
 
     def contrast(layer: FeatureSource, gain: Samples) -> Contrast:
-        return Contrast(layer.layer_name, gain.estimate(), depths.fine_tuning(layer, *shape))
+        return Contrast(
+            layer.layer_name, gain.estimate().difference(), depths.fine_tuning(layer, *shape)
+        )
 
     def layer_score(layer: AnySource) -> LayerScore:
         curve = _learning_curve(bench, scored[layer], seed)
@@ -74,7 +76,7 @@ def gather_evidence(
             log_loss=curve.points[-1].log_loss,
             deviation=float(accuracies[layer].values.std(ddof=1)),
             curve=curve,
-            difference=None if layer is last else apart.estimate(len(scored) - 1),
+            difference=None if layer is last else apart.estimate(len(scored) - 1).difference(),
             joined=isinstance(layer, JoinedSource),
         )
 
@@ -82,7 +84,7 @@ def gather_evidence(
     for recipe, richer, each in heads:
         accuracy = briefly.accuracy(each)
         head_gains.append(accuracy - judged)
-        difference = head_gains[-1].estimate(len(heads))
+        difference = head_gains[-1].estimate(len(heads)).difference()
         head_scores.append(HeadScore(recipe.name, richer, accuracy.estimate().share(), difference))
     layers = {layer: layer_score(layer) for layer in scored}
     single = [layer for layer in scored if isinstance(layer, FeatureSource)]

@@ -303,7 +303,7 @@ def _options(evidence: Evidence) -> list[Option]:
     """Return the options: more images, and the best of the other layers and heads."""
 
     def option(kind: str, what: str, gain: Estimate, cost: str) -> Option:
-        return Option(kind, what, gain.within(-1.0, 1.0), _state(evidence, gain), cost)
+        return Option(kind, what, gain, _state(evidence, gain), cost)
 
     double = evidence.curve.forecasts[0]
     more = counted(double.images - evidence.images, "more labelled image")

@@ -89,9 +89,7 @@ def features_of(
             f"fitted, or it was fitted on others, too; run 'bottleneck fit-head' again, so that no "
             f"image is both trained on and held out"
         )
-    if split == "val" and (source.split_digests or {}).get("val") == features.images.digest_of(
-        "val"
-    ):
+    if split == "val" and not has_changed(source, features.images, ["val"]):
         return features  # only training images came or went
     unseen = features.take(~np.isin(features.digests, sorted(mates(seen))))
     if not len(unseen):
@@ -128,7 +126,9 @@ def seen_by_network(source: AnySource, cache: Cache) -> frozenset[str] | None:
     return found
 
 
-def has_changed(source: AnySource, images: ImageSet) -> bool:
+def has_changed(
+    source: AnySource, images: ImageSet, splits: Collection[str] = ("train", "val")
+) -> bool:
     """Return whether training or validation images have changed since a head was fitted.
 
     Parameters
@@ -137,6 +137,8 @@ def has_changed(source: AnySource, images: ImageSet) -> bool:
         The head's source.
     images : ImageSet
         The image set as it is now.
+    splits : collection of str
+        Those that are looked at.
 
     Returns
     -------
@@ -144,7 +146,7 @@ def has_changed(source: AnySource, images: ImageSet) -> bool:
         Also True if the source does not record what they were.
     """
     known = source.split_digests or {}
-    return any(images.digest_of(name) != known.get(name) for name in ("train", "val"))
+    return any(images.digest_of(name) != known.get(name) for name in splits)
 
 
 def is_known(images: ImageSet, cache: Cache) -> bool:
