@@ -112,12 +112,24 @@ def test_bad_patterns_are_refused_in_one_sentence(bottleneck, make_images):
     assert wrong.code == 2
     assert "--group-by '(cat' is not a regular expression (missing )" in wrong.err
     with pytest.raises(UsageError, match=r"'cat/\(\.\+\)' finds no group in 4 of 8 paths, first "
-                                         r"'dog/000.png'; expected a regular expression that "
-                                         r"matches every path, relative to 'data'$"):  # fmt: skip
+                                         r"'dog/000.png'; expected a column of a table, or a "
+                                         r"regular expression that matches every path, "
+                                         r"relative to 'data'$"):  # fmt: skip
         ImageSet.from_folder(folder, group_by="cat/(.+)")
     (folder / "t.csv").write_text("path,label,group\ncat/000.png,a,x\ndog/000.png,b,y\n")
     with pytest.raises(UsageError, match="has a column group already; leave `group_by` out"):
         ImageSet.from_manifest(folder / "t.csv", group_by="cat")
+
+
+def test_a_pattern_may_be_the_name_of_a_column(make_images):
+    folder = make_images("data", cat=3, dog=3)
+    lines = [f"{c}/00{n}.png,{c},p {n},{n % 2}" for c in ("cat", "dog") for n in range(3)]
+    (folder / "t.csv").write_text("\n".join(["path,label,Patient,group", *lines]))
+    images = ImageSet.from_manifest(folder / "t.csv", group_by="Patient", complete=False)
+    assert [each.group for each in images.items] == ["p 0", "p 1", "p 2"] * 2
+    (folder / "t.csv").write_text((folder / "t.csv").read_text().replace("group", "size"))
+    (told,) = ImageSet.from_manifest(folder / "t.csv", complete=False).notes
+    assert told.startswith("the column patient looks like groups: give --group-by patient to")
 
 
 def test_identical_images_of_two_groups_join_these():

@@ -312,10 +312,14 @@ def test_a_manifest_may_have_splits(make_images):
 @pytest.mark.parametrize(
     ("text", "error", "sentence"),
     [
-        ("path,class\na.png,x\n", UsageError, "no column label"),
+        ("path,species\na.png,x\n", UsageError, "no column label"),
         ("", UsageError, "an empty file"),
         ("path,label\n", DataError, "lists no images"),
-        ("path,label\nnowhere.png,x\n", PathMissingError, "1 of 1 image listed"),
+        (
+            "path,label\nnowhere.png,x\n",
+            PathMissingError,
+            "lists 1 image, of which none exists, first",
+        ),
         (
             "path,label\ndata/cat/000.png,\n",
             UsageError,

@@ -75,10 +75,16 @@ def test_a_table_without_labels_leaves_them_to_the_folders():
     ]
 
 
-def test_rows_without_images_and_lines_without_json_are_refused():
+def test_rows_without_images_are_listed_and_lines_without_json_refused():
     images("data")
     write("data/metadata.jsonl", [*ROWS, {"file_name": "x.png", "label": "a"}])
-    with pytest.raises(PathMissingError, match=r"1 of 7 images listed in 'data/metadata.jsonl'"):
+    found = ImageSet.open("data", complete=False)
+    assert len(found.items) == 6
+    assert [(each.path, each.reason) for each in found.rejected] == [
+        ("data/x.png", "metadata.jsonl lists it, but it is not among the images there")
+    ]
+    write("data/metadata.jsonl", [{"file_name": "x.png", "label": "a"}])
+    with pytest.raises(PathMissingError, match="lists 1 image, of which none exists, first 'data/"):
         ImageSet.open("data")
     for line in ("no", "[1]", "[" * 100_000):
         Path("data/metadata.jsonl").write_text(line)

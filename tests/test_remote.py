@@ -17,6 +17,7 @@ import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pytest
@@ -198,8 +199,16 @@ def test_damaged_remembered_digests_have_no_effect(content, monkeypatch):
 
 
 class Silent(SimpleHTTPRequestHandler):
+    asked: ClassVar[list[str]] = []
+    states = True
+    """Whether it states when a file was changed."""
+
+    def send_header(self, keyword: str, value: str) -> None:
+        if self.states or keyword != "Last-Modified":
+            super().send_header(keyword, value)
+
     def log_message(self, *_):
-        pass
+        self.asked.append(self.requestline)
 
 
 @pytest.fixture
@@ -212,6 +221,7 @@ def web():
     server.shutdown()
     thread.join()
     server.server_close()
+    Silent.asked.clear()
 
 
 def test_images_are_read_over_http(web, files):
@@ -229,6 +239,21 @@ def test_images_are_read_over_http(web, files):
         f"x.tar/dog/001.png,b\ny.tar/cat/001.png,a\n"
     )
     assert len(ImageSet.open("table.csv").items) == 4
+
+
+def test_an_archive_of_which_nothing_is_stated_is_asked_for_once(web, files, monkeypatch):
+    """Not for each of its images; and read anew, as it may have changed."""
+    monkeypatch.setattr(Silent, "states", False)
+    packed(files)
+    for changed in (False, True):
+        if changed:
+            shutil.copy("s-0.tar", "x.tar")
+        Silent.asked.clear()
+        with digests_remembered("cache"):
+            images = ImageSet.open(f"{web}/x.tar", complete=False)
+        assert len(images.items) == (8 if changed else 16)
+        assert len([each for each in Silent.asked if each.startswith("HEAD")]) <= 2
+    assert not Path("cache/remote.json").exists()
 
 
 def test_a_package_that_lacks_is_named(monkeypatch):

@@ -129,6 +129,45 @@ def test_tables_that_can_be_misread_are_refused(text, sentence):
 
 
 @pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("filename,class,split", {"filename": "path", "class": "label"}),
+        ("Image,label,split", {"image": "path"}),
+        ("path;category;split", {"category": "label"}),
+        ("path,label,split,class", {}),
+        ("target,y,path", {"target": "label"}),
+    ],
+)
+def test_columns_may_have_the_names_that_other_programs_give_them(header, told):
+    rows = [dict(zip(("path", "label", "split"), row, strict=True)) for row in ROWS]
+    separator = ";" if ";" in header else ","
+    columns = header.lower().split(separator)
+    lines = [
+        separator.join(row.get(told.get(column, column), "other") for column in columns)
+        for row in rows
+    ]
+    Path("list.csv").write_text("\n".join([header, *lines]))
+    found = read_table(Path("list.csv"), found=True)
+    assert [(item.path, item.label) for item in found.items] == [row[:2] for row in ROWS]
+    assert found.notes == [f"the column {old} was read as {new}" for old, new in told.items()]
+
+
+@pytest.mark.usefixtures("files")
+def test_images_that_do_not_exist_are_listed(make_images):
+    make_images("data", cat=5, dog=5)
+    lines = [f"data/{each}/00{n}.png,{each}" for each in ("cat", "dog") for n in range(6)]
+    Path("list.csv").write_text("\n".join(["path,label", *lines, "none.png,bird"]))
+    images = ImageSet.open("list.csv")
+    assert len(images.items) == 10
+    assert images.lost == ("bird",)
+    assert [(each.path, each.reason) for each in images.rejected] == [
+        (path, "No such file or directory")
+        for path in ("data/cat/005.png", "data/dog/005.png", "none.png")
+    ]
+
+
+@pytest.mark.usefixtures("files")
 def test_words_for_splits_and_columns_of_them_are_reported():
     Path("list.csv").write_text(PLAIN.replace("train\n", "Training\n"))
     assert read_table(Path("list.csv")).notes == ["the column split was read as: Training is train"]
@@ -218,7 +257,7 @@ def test_predict_takes_tables(little, make_images, bottleneck):
         "data/dog/001.png",
         "data/cat/002.png",
     ]
-    Path("some.csv").write_text("file,label\ndata/cat/000.png,cat\n")
+    Path("some.csv").write_text("thing,label\ndata/cat/000.png,cat\n")
     refused = bottleneck("predict", "some.csv")
     assert refused.code == 2
     assert "table 'some.csv' has no column path" in refused.err

@@ -48,8 +48,8 @@ def grouped(found: Found, pattern: str | None, root: Path) -> Found:
     if missed:
         raise UsageError(
             f"`group_by` {pattern!r} finds no group in {len(missed)} of "
-            f"{counted(len(paths), 'path')}, first {missed[0]!r}; expected a regular expression "
-            f"that matches every path, relative to {str(root)!r}"
+            f"{counted(len(paths), 'path')}, first {missed[0]!r}; expected a column of a "
+            f"table, or a regular expression that matches every path, relative to {str(root)!r}"
         )
     pairs = zip(items, names, strict=True)
     return replace(found, items=[replace(item, group=name) for item, name in pairs])

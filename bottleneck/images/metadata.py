@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bottleneck.images.items import ImageItem
 from bottleneck.images.splits import split_of
-from bottleneck.images.tables import read_rows, read_table
+from bottleneck.images.tables import read_rows, read_table, usual_names
 from bottleneck.images.walking import Walked
 from bottleneck.records import RejectedImage
 from bottleneck.sources import location
@@ -41,7 +41,7 @@ def items_by_metadata(root: Path, walked: Walked) -> list[ImageItem] | None:
     files = [location(each) for each in walked.ignored if Path(each).name in _NAMES]
     tables = []
     for file in files:
-        columns, _ = read_rows(file)
+        columns, _, _ = usual_names(*read_rows(file))
         lacking = _NEEDED.difference(columns)
         if not lacking:
             tables.append(file)

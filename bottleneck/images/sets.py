@@ -178,7 +178,7 @@ class ImageSet:
         Raises
         ------
         PathMissingError
-            The table, or an image listed in it, does not exist.
+            The table, or each image listed in it, does not exist.
         UsageError
             A column is missing, a cell is empty, not a split or not a weight, or `nested` is given.
         DataError
@@ -187,7 +187,7 @@ class ImageSet:
         asked, manifest = made(ReadSettings, settings, options), existing(location(file))
         if asked.nested:
             raise UsageError("`nested` applies to folders only; leave it out for a table")
-        found = grouped(read_table(manifest, found=True), asked.group_by, manifest.parent)
+        found = read_table(manifest, found=True, group_by=asked.group_by)
         images = cls._digested(name or asked.image_set or manifest.stem, found, asked)
         return images.completed(manifest, asked.seed) if complete else images
 

@@ -13,16 +13,18 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from bottleneck.errors import BadImageError, DataError, PathMissingError, UsageError, counted
+from bottleneck.images.groups import grouped
 from bottleneck.images.items import Found, ImageItem
 from bottleneck.images.splits import split_of
 from bottleneck.images.walking import existing
 from bottleneck.names import normal_name
 from bottleneck.records import sentence_of
-from bottleneck.sources import exists, is_remote, location, read_source
+from bottleneck.sources import LABELS, PATHS, exists, is_remote, location, read_source
 
 __all__ = [
     "read_rows",
     "read_table",
+    "usual_names",
 ]
 
 _ITEM = TypeAdapter(ImageItem)
@@ -33,6 +35,10 @@ _TRUTHS = {
     **dict.fromkeys(("false", "f", "no", "n", "0", "0.0", ""), False),
 }
 _KNOWN = {*_NEEDED, "split", "weight", "group", "digest", *_HELD_OUT}
+_ALSO = {"path": PATHS, "label": LABELS}
+_USUAL = "file_name"
+"""What image folders of Hugging Face call the path, so that nothing is told of it."""
+_WORDS = {*_KNOWN, *PATHS, *LABELS}
 _LIKE_GROUPS = {"patient", "subject", "camera", "burst", "document"}
 _MOST_SPLIT_WORDS = 12
 _SEPARATORS = ",;\t"
@@ -52,7 +58,9 @@ class Row(NamedTuple):
     cells: dict[str, str]
 
 
-def read_table(file: Path, *, labels: bool = True, found: bool = False) -> Found:
+def read_table(
+    file: Path, *, labels: bool = True, found: bool = False, group_by: str | None = None
+) -> Found:
     """Read a table of images.
 
     Cells are separated by commas, semicolons or tabs, and may have blanks around them; rows without
@@ -66,7 +74,9 @@ def read_table(file: Path, *, labels: bool = True, found: bool = False) -> Found
     labels : bool
         Whether a column of labels is needed; without, labels and splits are optional.
     found : bool
-        Whether all images must exist.
+        Whether there must be images at some of the paths.
+    group_by : str, optional
+        The column with the groups, if it is not ``group``; or a regular expression, see `grouped`.
 
     Returns
     -------
@@ -76,15 +86,15 @@ def read_table(file: Path, *, labels: bool = True, found: bool = False) -> Found
     Raises
     ------
     UsageError
-        A column is missing, or a cell is empty, not a split or not a weight.
+        A column is missing, or a cell is empty, not a split or not a weight; or see `grouped`.
     PathMissingError
-        The file does not exist; or `found`, and images do not exist.
+        The file does not exist; or `found`, and no image does.
     DataError
         The table has no rows.
     """
     if not exists(file) or file.is_dir():
         raise PathMissingError(f"no table {str(file)!r}; give a CSV with path,label")
-    columns, rows = read_rows(file)
+    columns, rows, notes = usual_names(*read_rows(file))
     lacking = [column for column in _NEEDED[: 2 if labels else 1] if column not in columns]
     if lacking:
         raise UsageError(
@@ -94,12 +104,14 @@ def read_table(file: Path, *, labels: bool = True, found: bool = False) -> Found
     if not rows:
         raise DataError(f"table {str(file)!r} lists no images; add rows of path,label")
     split_in = _split_column(file, columns, rows)
+    by_column = group_by is not None and group_by.lower() in columns
+    group_in = group_by.lower() if group_by and by_column else "group"
     items, known = [], dict[Path, dict[str, str]]()
     for row in rows:
         path = _on_disk(file, row.cells["path"], known) if row.cells["path"] else ""
         cells = {"path": path, "weight": row.cells.get("weight") or 1.0}
-        if row.cells.get("group"):
-            cells["group"] = normal_name(row.cells["group"])
+        if row.cells.get(group_in):
+            cells["group"] = normal_name(row.cells[group_in])
         if labels or row.cells.get("label"):
             cells["label"] = normal_name(row.cells["label"])
         if split_in and labels:
@@ -108,7 +120,8 @@ def read_table(file: Path, *, labels: bool = True, found: bool = False) -> Found
         items.append(replace(item, digest=row.cells.get("digest", "").lower()))
     if found:
         _check_found(file, items)
-    return Found(items, notes=_notes_on(columns, rows, split_in))
+    notes += _notes_on(columns, rows, split_in, group_in)
+    return grouped(Found(items, notes=notes), None if by_column else group_by, file.parent)
 
 
 def read_rows(file: Path, header: str = _HEADER) -> tuple[list[str], list[Row]]:
@@ -149,10 +162,10 @@ def read_rows(file: Path, header: str = _HEADER) -> tuple[list[str], list[Row]]:
             f"CSV file in UTF-8 or UTF-16 with the header {header}"
         ) from error
     full = [(line, cells) for line, cells in lines if any(cells)]
-    columns = _named([normal_name(cell).lower() for cell in full[0][1]]) if full else []
+    columns = [normal_name(cell).lower() for cell in full[0][1]] if full else []
     while columns and not columns[-1]:
         columns.pop()
-    if twice := sorted({each for each in columns if each in _KNOWN and columns.count(each) > 1}):
+    if twice := sorted({each for each in columns if each in _WORDS and columns.count(each) > 1}):
         raise UsageError(f"table {str(file)!r} has several columns {twice[0]}; keep one")
     rows = []
     for line, cells in full[1:]:
@@ -166,10 +179,36 @@ def read_rows(file: Path, header: str = _HEADER) -> tuple[list[str], list[Row]]:
     return columns, rows
 
 
-def _named(columns: Sequence[str]) -> list[str]:
-    """Return the names of columns; ``file_name`` is what image folders of Hugging Face call it."""
-    other = "path" not in columns
-    return ["path" if other and column == "file_name" else column for column in columns]
+def usual_names(
+    columns: Sequence[str], rows: Sequence[Row]
+) -> tuple[list[str], list[Row], list[str]]:
+    """Return a table with `path` and `label` for columns that other programs name otherwise.
+
+    Parameters
+    ----------
+    columns, rows : sequence of str, sequence of Row
+        As `read_rows` returns them.
+
+    Returns
+    -------
+    columns, rows : list of str, list of Row
+        As given but for the names.
+    notes : list of str
+        Which column was read as which.
+    """
+    found = {
+        next((each for each in also if each in columns), ""): name
+        for name, also in _ALSO.items()
+        if name not in columns
+    }
+    found.pop("", None)
+    named = {each: found.get(each, each) for each in columns}
+    renamed = [
+        Row(row.line, {named[each]: cell for each, cell in row.cells.items()}) for row in rows
+    ]
+    told = [each for each in found if each != _USUAL]
+    notes = [f"the column {each} was read as {found[each]}" for each in told]
+    return list(named.values()), renamed, notes
 
 
 def _json_rows(file: Path, text: str) -> tuple[list[str], list[Row]]:
@@ -187,7 +226,7 @@ def _json_rows(file: Path, text: str) -> tuple[list[str], list[Row]]:
                 f"table {str(file)!r} is invalid in line {line}: it is no JSON object; expected "
                 f'one a line, such as {{"file_name": "1.png", "label": "cat"}}'
             )
-        names = _named([normal_name(name).lower() for name in found])
+        names = [normal_name(name).lower() for name in found]
         cells = [
             "" if value is None else ";".join(map(str, value)) if isinstance(value, list) else value
             for value in found.values()
@@ -212,7 +251,7 @@ def _separator(text: str) -> str:
 
     def known(separator: str) -> int:
         cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
-        return len(_KNOWN.intersection(normal_name(cell).lower() for cell in cells))
+        return len(_WORDS.intersection(normal_name(cell).lower() for cell in cells))
 
     return max(_SEPARATORS, key=known)
 
@@ -268,22 +307,22 @@ def _checked(file: Path, line: int, cells: Mapping[str, Any]) -> ImageItem:
 
 
 def _check_found(file: Path, items: Sequence[ImageItem]) -> None:
-    missing = [item for item in items if not exists(item.path)]
-    if missing:
+    if not any(exists(item.path) for item in items):
         raise PathMissingError(
-            f"{len(missing)} of {counted(len(items), 'image')} listed in {str(file)!r} cannot "
-            f"be found, first {missing[0].path!r}; correct the paths, which are relative to the "
-            f"table's folder"
+            f"{str(file)!r} lists {counted(len(items), 'image')}, of which none exists, first "
+            f"{items[0].path!r}; correct the paths, which are relative to the table's folder"
         )
 
 
-def _notes_on(columns: Sequence[str], rows: Sequence[Row], split_in: str | None) -> list[str]:
+def _notes_on(
+    columns: Sequence[str], rows: Sequence[Row], split_in: str | None, group_in: str
+) -> list[str]:
     """Return what the user should know: other words for splits, and columns that may be meant."""
     named = [each for each in columns if each.removesuffix("_id") in _LIKE_GROUPS]
     notes = [
-        f"the column {column} looks like groups, but only a column group is read: rename it"
+        f"the column {column} looks like groups: give --group-by {column} to have it read as such"
         for column in named
-        if "group" not in columns
+        if group_in not in columns
     ]
     if split_in:
         cells = sorted({row.cells[split_in] for row in rows})

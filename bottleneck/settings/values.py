@@ -292,7 +292,8 @@ GroupBy = Annotated[
     Annotated[str, AfterValidator(_pattern)] | None,
     Doc(
         "Regular expression that finds in each path the group (patient, camera, burst, document) "
-        "that no split or fold may part: its first capturing group, or the whole match."
+        "that no split or fold may part: its first capturing group, or the whole match; or the "
+        "column of a table that has it."
     ),
     Option(metavar="REGEX"),
 ]

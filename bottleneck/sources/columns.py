@@ -13,10 +13,13 @@ from bottleneck.errors import BadImageError, DataError, first_line, some_of
 from bottleneck.extras import import_extra
 from bottleneck.sources.blobs import Blob, Forward, window
 
-__all__ = ["Rows"]
+__all__ = ["LABELS", "PATHS", "Rows"]
 
-_IMAGES = ("image", "img", "picture", "photo", "bytes", "file_name", "path", "image_path")
-_LABELS = ("label", "labels", "class", "category", "target", "fine_label", "y")
+PATHS = ("file_name", "filename", "file", "image_path", "file_path", "filepath", "image", "img")
+"""Names of columns of paths in tables without a column ``path``."""
+LABELS = ("labels", "class", "category", "target", "fine_label", "y")
+"""Names of columns of classes in tables without a column ``label``."""
+_IMAGES = ("image", "img", "picture", "photo", "bytes", "path", *PATHS)
 _SPLIT = "split"
 _AT_ONCE = 8
 """Rows that are read at once."""
@@ -295,7 +298,7 @@ def _image_column(schema: Any, features: Mapping[str, Any]) -> str:
 
 def _label_column(schema: Any, features: Mapping[str, Any]) -> str | None:
     own = [name for name, each in features.items() if _class_names(each)]
-    own += [name for name in _LABELS if name in schema.names]
+    own += [name for name in ("label", *LABELS) if name in schema.names]
     return next(iter(own), None)
 
 

@@ -82,7 +82,7 @@ def container_at(path: Path, *, fresh: bool = False) -> Container:
             return _opened[text][1]
         try:
             version = stated(text, fresh=fresh).version if remote else _version_here(path)
-            if _opened.get(text, ("", None))[0] != version:
+            if not version or _opened.get(text, ("", None))[0] != version:
                 blob = RemoteFile(text) if remote else LocalFile(path)
                 _opened[text] = version, _container(path, blob)
         except PathMissingError:

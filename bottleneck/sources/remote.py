@@ -84,7 +84,8 @@ def list_remote(url: str) -> list[str]:
         full = {files.unstrip_protocol(name): facts for name, facts in found.items()}
     if not full:
         raise PathMissingError(f"no files at {url!r}; correct the URL of the folder")
-    _known.update({name: _stated(facts) for name, facts in full.items()})
+    listed = {name: _stated(facts) for name, facts in full.items()}
+    _known.update({name: each for name, each in listed.items() if each.version})
     return sorted(full)
 
 
@@ -107,7 +108,7 @@ def stated(url: str, *, fresh: bool = False) -> Stated:
     MissingExtraError, PathMissingError, DataError
         As for `list_remote`.
     """
-    if fresh or url not in _known or not _known[url].version:
+    if fresh or url not in _known:
         with _told(url):
             files, path = _file_system(url)
             if fresh:
@@ -146,7 +147,7 @@ def read_remote(url: str, start: int | None = None, end: int | None = None) -> b
 
 
 def known_size(url: str) -> int:
-    """Return the size of a file that was listed before, without asking for it.
+    """Return the size of a file whose version is known, without asking for it.
 
     Parameters
     ----------
