@@ -22,13 +22,13 @@ from typing import ClassVar
 import pyarrow as pa
 import pytest
 from buckets import BUCKET, s3_server
-from pyarrow import parquet
+from pyarrow import ipc, parquet
 from test_shards import rows
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.errors import BadImageError, DataError, MissingExtraError, PathMissingError
 from bottleneck.images import digests_remembered, read_file, read_size
-from bottleneck.sources import Remembered, opening, remote
+from bottleneck.sources import Remembered, columns, opening, remote
 from bottleneck.sources.members import Members
 
 
@@ -60,10 +60,12 @@ def packed(files: list[Path]) -> list[str]:
     labels = [file.parent.name for file in files]
     table = pa.table({"image": [file.read_bytes() for file in files], "label": labels})
     parquet.write_table(table, "x.parquet", row_group_size=5)
+    with ipc.new_stream("x.arrow", table.schema) as writer:
+        writer.write_table(table, 5)
     Path("list.csv").write_text(
         "path,label\n" + "".join(f"{file},{file.parent.name}\n" for file in files)
     )
-    return ["x.tar", "x.zip", "s-0.tar", "s-1.tar", "x.parquet", "list.csv"]
+    return ["x.tar", "x.zip", "s-0.tar", "s-1.tar", "x.parquet", "x.arrow", "list.csv"]
 
 
 @pytest.fixture
@@ -101,8 +103,10 @@ def test_a_folder_on_s3_has_the_digests_of_that_on_the_disk(base, served, files)
         read_file(here.items[0])
 
 
-@pytest.mark.parametrize("name", ["x.tar", "s-{0..1}.tar", "s-{0..1}.tar.gz"])
-def test_a_tar_archive_on_s3_that_did_not_change_is_not_read_again(name, served):
+@pytest.mark.parametrize(
+    "name", ["x.tar", "x.zip", "x.parquet", "x.arrow", "s-{0..1}.tar", "s-{0..1}.tar.gz"]
+)
+def test_an_archive_on_s3_that_did_not_change_is_not_read_again(name, served):
     """Neither its headers, nor the labels beside images; a changed one is read."""
     server, client = served
     for part in range(2):
@@ -123,6 +127,8 @@ def test_a_tar_archive_on_s3_that_did_not_change_is_not_read_again(name, served)
     assert {item.label for item in again.items} == {"cat", "dog"}
     assert read_file(again.items[0])
     opening._opened.clear()
+    if "tar" not in name:
+        return
     shard = name.replace("{0..1}", "0")
     data = Path(shard.removesuffix(".gz")).read_bytes() + bytes(tarfile.RECORDSIZE)
     body = gzip.compress(data) if shard.endswith(".gz") else data
@@ -137,7 +143,16 @@ def test_a_tar_archive_on_s3_that_did_not_change_is_not_read_again(name, served)
     "facts", [[], [1], [{"a": 1}, []], [{"a": [0, "1"]}, []], [{"a": [0, 1]}, [["b"]]], [[], {}]]
 )
 def test_a_damaged_list_of_an_archive_is_made_again(facts):
-    assert Members.recalled(tuple(facts)) is None
+    assert Members.recalled(tuple(facts), 2) is None
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [[], [["a"], None, [2]], [["a"], None, ["1"]], [["a"], None, [True]], [1, None, [1]],
+     [None, ["train"], [3, -2]]],
+)  # fmt: skip
+def test_damaged_labels_of_a_table_are_read_again(facts):
+    assert columns._Told.recalled(tuple(facts)) is None
 
 
 @pytest.mark.ci

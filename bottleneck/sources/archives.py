@@ -9,8 +9,9 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from bottleneck.errors import BadImageError, DataError, first_line
 from bottleneck.sources.blobs import Blob, Unpacked, window
@@ -37,6 +38,8 @@ _LONG = {
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _KNOWN = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA}
 """Not bzip2, of which 100 bytes may be 100 MB, all of which `zipfile` would inflate at once."""
+_OF_MEMBERS = ("header_offset", "compress_size", "file_size", "compress_type", "CRC")
+"""What is needed of a zip archive's entry to read the file."""
 _ENCRYPTED = 1
 _AGAIN = "copy or download it again"
 _DAMAGE = (
@@ -45,20 +48,30 @@ _DAMAGE = (
 )
 
 
-class _Archive:
-    """An archive whose files are known; subclasses open them. See `Container`.
+class _Archive(ABC):
+    """An archive; subclasses read what is in it, and open its files. See `Container`.
 
     Parameters
     ----------
-    version : str
-        That of the archive's file.
-    indexed : callable
-        Reads what is in it.
+    blob : Blob
+        The file.
+    path : str
+        Where it lies: behind a URL, what is in it may be remembered.
     """
 
-    def __init__(self, version: str, indexed: Callable[[], Members]) -> None:
-        self.version = version
-        self._members = _index_of(indexed)
+    numbers: ClassVar[int]
+    """How many tell where a file lies."""
+
+    def __init__(self, blob: Blob, path: str) -> None:
+        self.version = blob.version
+        known, version = remembered(), blob.version if is_remote(path) else ""
+        before = Members.recalled(known.find(path, version), self.numbers) if known else None
+        self._members = before or _index_of(self._indexed)
+        if known and not before and all(name for name, _ in self._members.refused):
+            known.add(path, version, self._members.places, self._members.refused)
+
+    @abstractmethod
+    def _indexed(self) -> Members: ...
 
     def names(self) -> list[str]:
         """Return the names of the files, in their order in the archive."""
@@ -101,16 +114,14 @@ class Tar(_Archive):
         It is no tar archive; the message is the reason.
     """
 
+    numbers = 2
+
     def __init__(self, blob: Blob, suffix: str, path: str) -> None:
-        self._path, self._version = path, blob.version if is_remote(path) else ""
         opener = next((each for end, each in _OPENERS.items() if suffix.endswith(end)), None)
         self._blob = Unpacked(blob, opener) if opener else blob
-        super().__init__(blob.version, self._indexed)
+        super().__init__(blob, path)
 
     def _indexed(self) -> Members:
-        known = remembered()
-        if known and (before := Members.recalled(known.find(self._path, self._version))):
-            return before
         found = Members()
         try:
             for name, place, reason in self._read():
@@ -119,9 +130,6 @@ class Tar(_Archive):
             if not found.places:
                 raise
             found.refused.append(("", f"the archive is damaged ({first_line(error)}); {_AGAIN}"))
-            return found
-        if known:
-            known.add(self._path, self._version, found.places, found.refused)
         return found
 
     def _read(self) -> Iterator[tuple[str, tuple[int, int], str]]:
@@ -202,8 +210,8 @@ class Zip(_Archive):
 
     Parameters
     ----------
-    blob : Blob
-        The file.
+    blob, path : Blob, str
+        As for `Tar`.
 
     Raises
     ------
@@ -211,9 +219,11 @@ class Zip(_Archive):
         It is no zip archive; the message is the reason.
     """
 
-    def __init__(self, blob: Blob) -> None:
+    numbers = len(_OF_MEMBERS)
+
+    def __init__(self, blob: Blob, path: str) -> None:
         self._blob = blob
-        super().__init__(blob.version, self._indexed)
+        super().__init__(blob, path)
 
     def _indexed(self) -> Members:
         found = Members()
@@ -221,7 +231,8 @@ class Zip(_Archive):
             members = sorted(archive.infolist(), key=lambda each: each.header_offset)
         for member in members:
             if not member.is_dir():
-                found.add(member.filename, member, self._against(member))
+                place = tuple(int(getattr(member, each)) for each in _OF_MEMBERS)
+                found.add(member.filename, place, self._against(member))
         return found
 
     @staticmethod
@@ -254,7 +265,9 @@ class Zip(_Archive):
         BadImageError
             It is not where the archive says.
         """
-        member: zipfile.ZipInfo = self._members.places[name]
+        member = zipfile.ZipInfo(name)
+        for each, value in zip(_OF_MEMBERS, self._members.places[name], strict=True):
+            setattr(member, each, value)
         length = _LOCAL_HEADER.size
         # The header has a name and further fields of up to 64 KiB each: usually, a little.
         head = self._blob.read_at(member.header_offset, length)

@@ -6,12 +6,16 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cached_property, partial
 from itertools import accumulate
-from typing import Any, BinaryIO
+from pathlib import PurePath
+from typing import Any, BinaryIO, NamedTuple
 
 from bottleneck.errors import BadImageError, DataError, first_line, some_of
 from bottleneck.extras import import_extra
 from bottleneck.sources.blobs import Blob, Forward, window
+from bottleneck.sources.memory import remembered
+from bottleneck.sources.places import is_remote
 
 __all__ = ["LABELS", "PATHS", "Rows"]
 
@@ -32,6 +36,31 @@ Value = bytes | str | Mapping[str, Any] | None
 """A cell with an image: its bytes, its path, both by name, or nothing."""
 
 
+class _Told(NamedTuple):
+    """What a file tells of its rows: as `Rows` has it, and the rows of each of its groups."""
+
+    labels: list[Any] | None
+    splits: list[str] | None
+    groups: list[int]
+
+    @classmethod
+    def recalled(cls, facts: tuple[Any, ...]) -> "_Told | None":
+        """Return what was remembered; None if it is something else."""
+        match facts:
+            case (None | list() as labels, None | list() as splits, list() as groups):
+                right = all(type(rows) is int and rows >= 0 for rows in groups)
+                if right and all(each is None or len(each) == sum(groups) for each in facts[:2]):
+                    return cls(labels, splits and [*map(str, splits)], groups)
+        return None
+
+    def is_plain(self) -> bool:
+        """Return whether JSON can hold the labels, as it cannot hold bytes or times."""
+        with suppress(TypeError, ValueError):
+            json.dumps(self.labels)
+            return True
+        return False
+
+
 class Rows:
     """The images in the rows of a Parquet or Arrow file; see `Container`.
 
@@ -42,8 +71,8 @@ class Rows:
     ----------
     blob : Blob
         The file.
-    suffix : str
-        Its ending.
+    path : str
+        Where it lies, with its ending: behind a URL, what it tells of the rows may be remembered.
     beside : callable
         Opens a file, given its path relative to the file's folder.
 
@@ -62,26 +91,44 @@ class Rows:
         It is damaged, or has no images; the message is the reason.
     """
 
-    def __init__(self, blob: Blob, suffix: str, beside: Callable[[str], BinaryIO]) -> None:
+    def __init__(self, blob: Blob, path: str, beside: Callable[[str], BinaryIO]) -> None:
+        suffix = PurePath(path).suffix
         what = f"reading *{suffix}"
         pyarrow = import_extra("pyarrow", what, "pyarrow", extra="parquet", least=_LEAST)
         self.version, self._beside = blob.version, beside
-        try:
-            file: _Parquet | _Arrow = _Parquet(blob) if suffix == ".parquet" else _Arrow(blob)
-            features = _features_of(file.schema)
-            self._column = _image_column(file.schema, features)
-            label = _label_column(file.schema, features)
-            split = _SPLIT if _SPLIT in file.schema.names else None
-            facts = file.read_columns([each for each in (label, split) if each])
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"it is damaged or no such file ({first_line(error)})") from error
-        names = _class_names(features.get(label or ""))
-        self.labels = [_label(each, names) for each in facts[label]] if label else None
-        self.splits = [str(each) for each in facts[split]] if split else None
-        self._file: _Parquet | _Arrow = file
         self._error: type[Exception] = pyarrow.ArrowException
-        self._starts = [0, *accumulate(file.groups)]
+        self._open: Callable[[], _Parquet | _Arrow] = partial(
+            _Parquet if suffix == ".parquet" else _Arrow, blob
+        )
+        known, version = remembered(), blob.version if is_remote(path) else ""
+        told = _Told.recalled(known.find(path, version)) if known else None
+        if not told:
+            try:
+                self._opened = told, *_ = self._read()
+            except (self._error, OSError) as error:
+                raise DataError(f"it is damaged or no such file ({first_line(error)})") from error
+            if known and told.is_plain():
+                known.add(path, version, *told)
+        self.labels, self.splits, self._groups = told
+        self._starts = [0, *accumulate(self._groups)]
         self._blocks = Forward[list[Value]](self._begin, _weight)
+
+    @cached_property
+    def _opened(self) -> tuple["_Told", "_Parquet | _Arrow", str]:
+        return self._read()
+
+    def _read(self) -> tuple["_Told", "_Parquet | _Arrow", str]:
+        """Return what the file tells of its rows, the file, and its column of images."""
+        file = self._open()
+        features = _features_of(file.schema)
+        column = _image_column(file.schema, features)
+        label = _label_column(file.schema, features)
+        split = _SPLIT if _SPLIT in file.schema.names else None
+        facts = file.read_columns([each for each in (label, split) if each])
+        names = _class_names(features.get(label or ""))
+        labels = [_label(each, names) for each in facts[label]] if label else None
+        splits = [str(each) for each in facts[split]] if split else None
+        return _Told(labels, splits, file.groups), file, column
 
     def names(self) -> list[str]:
         """Return the numbers of the rows."""
@@ -150,10 +197,10 @@ class Rows:
         return value
 
     def _first_block(self, group: int) -> int:
-        return sum(-(-rows // _AT_ONCE) for rows in self._file.groups[:group])
+        return sum(-(-rows // _AT_ONCE) for rows in self._groups[:group])
 
     def _begin(self, number: int) -> tuple[int, Iterator[list[Value]]]:
-        starts = [0, *accumulate(-(-rows // _AT_ONCE) for rows in self._file.groups)]
+        starts = [0, *accumulate(-(-rows // _AT_ONCE) for rows in self._groups)]
         group = bisect_right(starts, number) - 1
         return starts[group], self._in_one_thread(self._from_group(group))
 
@@ -163,9 +210,10 @@ class Rows:
             yield block
 
     def _from_group(self, first: int) -> Iterator[list[Value]]:
-        for group in range(first, len(self._file.groups)):
+        _, file, column = self._opened
+        for group in range(first, len(self._groups)):
             waiting: list[Value] = []
-            for values in self._file.read_group(group, self._column):
+            for values in file.read_group(group, column):
                 waiting += values
                 while len(waiting) >= _AT_ONCE:
                     yield waiting[:_AT_ONCE]

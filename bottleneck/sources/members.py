@@ -60,23 +60,25 @@ class Members:
 
     Attributes
     ----------
-    places : dict of str to object
-        Where each file lies, by name.
+    places : dict of str to tuple of int
+        Where each file lies, by name, and what else is needed to read it.
     refused : list of (str, str)
         Names and reasons; the name "" is the archive itself.
     """
 
-    places: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, tuple[int, ...]] = field(default_factory=dict)
     refused: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
-    def recalled(cls, facts: tuple[Any, ...]) -> "Members | None":
-        """Return the files of a tar archive that were remembered.
+    def recalled(cls, facts: tuple[Any, ...], numbers: int) -> "Members | None":
+        """Return the files of an archive that were remembered.
 
         Parameters
         ----------
         facts : tuple of objects
             The attributes, in types of JSON.
+        numbers : int
+            How many tell where a file lies.
 
         Returns
         -------
@@ -85,22 +87,22 @@ class Members:
         """
         match facts:
             case (dict() as places, list() as refused):
-                pairs = all(_is_pair(each, int) for each in places.values())
-                if pairs and all(_is_pair(each, str) for each in refused):
+                known = all(_are(int, numbers, each) for each in places.values())
+                if known and all(_are(str, 2, each) for each in refused):
                     return cls(
                         {name: tuple(place) for name, place in places.items()},
                         [tuple(each) for each in refused],
                     )
         return None
 
-    def add(self, name: str, place: Any, reason: str = "") -> None:
+    def add(self, name: str, place: tuple[int, ...], reason: str = "") -> None:
         """Add a file, unless there is a reason against it.
 
         Parameters
         ----------
         name : str
             As the archive has it.
-        place : object
+        place : tuple of int
             Where it lies.
         reason : str
             Why it cannot be read.
@@ -119,5 +121,6 @@ class Members:
         self.places[clean] = place
 
 
-def _is_pair(value: object, kind: type) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(type(each) is kind for each in value)  # noqa: PLR2004 - a pair
+def _are(kind: type, count: int, value: Any) -> bool:
+    right = isinstance(value, list) and len(value) == count
+    return right and all(type(each) is kind for each in value)
