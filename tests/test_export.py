@@ -474,6 +474,7 @@ def test_a_model_card_tells_data_scores_and_use(cache, bottleneck):
     ended = bottleneck("export", "pets", "card/pets.onnx", "--card", "--with-preprocessing")
     assert (ended.code, ended.err.count("error")) == (0, 0)
     assert "model card: card/README.md" in ended.out
+    assert "no accuracy" not in ended.err
     text = Path("card/README.md").read_text()
     _, front, body = text.split("---\n", 2)
     facts = yaml.safe_load(front)
@@ -496,7 +497,8 @@ def test_a_model_card_tells_data_scores_and_use(cache, bottleneck):
     upright.save("card/lying.png")
     assert np.abs(probabilities(head, ["card/lying.png"])[0] - expected).max() > 1e-2
     Path("heads/pets/evaluation-test.json").write_text('{"accuracy": 1}')  # of another version
-    export_head("pets", "pets.pt2", card=True)
+    ended = bottleneck("export", "pets", "pets.pt2", "--card")
+    assert "the card has no accuracy on test images, as no evaluation of" in ended.err
     assert "Not evaluated yet" in Path("README.md").read_text()
     for card, tolerance in (("card/README.md", 1e-2), ("README.md", 1e-3)):
         (code,) = re.findall(r"```python\n(.*?)```", Path(card).read_text(), re.DOTALL)

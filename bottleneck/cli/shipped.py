@@ -8,6 +8,7 @@ import bottleneck
 from bottleneck.cli import options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, progress_shown, show
+from bottleneck.cli.streams import note
 from bottleneck.errors import counted
 from bottleneck.fields import ARGUMENT
 
@@ -40,11 +41,12 @@ def export(
 def _print_exported(found: "bottleneck.export.Exported") -> None:
     size = f"{found.bytes / 1e6:.1f} MB"
     print(f"{found.file}: {found.format}, {found.precision}, from {found.input}, {size}")
-    allowed = "" if found.tolerance is None else f", allowed {found.tolerance:g}"
+    allowed, clear = f", allowed {found.tolerance:g}", " that are clear"
+    if found.tolerance is None:
+        allowed = clear = ""
     print(
         f"checked on {counted(found.images, 'image')}: probabilities differ by at most "
-        f"{found.difference:.1g}{allowed}; the same class for {found.same} of {found.clear} that "
-        f"are clear"
+        f"{found.difference:.1g}{allowed}; the same class for {found.same} of {found.clear}{clear}"
     )
     if found.accuracy_before is not None and found.accuracy_after is not None:
         print(
@@ -53,3 +55,8 @@ def _print_exported(found: "bottleneck.export.Exported") -> None:
         )
     if found.card:
         print(f"model card: {found.card}")
+        if not found.evaluated:
+            note(
+                "the card has no accuracy on test images, as no evaluation of the head is known; "
+                "run 'bottleneck evaluate', then export again"
+            )

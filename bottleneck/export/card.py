@@ -53,7 +53,7 @@ def write_card(
     place: Path,
     preprocessing: str,
     temperature: float,
-) -> Path:
+) -> tuple[Path, bool]:
     """Write the model card beside an exported file.
 
     Parameters
@@ -75,8 +75,10 @@ def write_card(
 
     Returns
     -------
-    Path
+    card : Path
         The card.
+    evaluated : bool
+        Whether there was an evaluation on test images to put into it.
 
     Raises
     ------
@@ -95,10 +97,11 @@ def write_card(
         keep_trailing_newline=True,
     )
     environment.filters |= {"cell": _cell, "interval": _interval, "share": _share}
+    evaluation = _evaluation(place)
     text = environment.get_template("card.md.jinja").render(
         base_model=record.model.removeprefix(_HUB) if record.model.startswith(_HUB) else "",
         counts=counts,
-        evaluation=_evaluation(place),
+        evaluation=evaluation,
         found=found,
         layers=", ".join(dict.fromkeys(record.layers)),
         name=file.name,
@@ -108,7 +111,7 @@ def write_card(
         temperature=temperature,
     )
     atomic_write(file.parent / _CARD, text)
-    return file.parent / _CARD
+    return file.parent / _CARD, evaluation is not None
 
 
 def _classes(label: str | None, record: ShippedRecord) -> tuple[str, ...]:

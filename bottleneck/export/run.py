@@ -66,6 +66,8 @@ class Exported:
         Their accuracy in float32, and of the file.
     card : str or None
         The model card.
+    evaluated : bool
+        Whether the card has an evaluation of the head on test images.
     """
 
     file: str
@@ -82,6 +84,7 @@ class Exported:
     accuracy_before: float | None = None
     accuracy_after: float | None = None
     card: str | None = None
+    evaluated: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result in JSON types."""
@@ -293,13 +296,13 @@ class _Job:
             "temperature": self.parts.head.temperature,
         }
         try:
-            card = write_card(target, exported, self._record(), self.images, **facts)
+            card, evaluated = write_card(target, exported, self._record(), self.images, **facts)
         except OSError as error:
             raise DataError(
                 f"the model card beside {str(target)!r} cannot be written ({error.strerror}), so "
                 f"no file was; check permissions and free disk space, or leave `card` out"
             ) from error
-        return replace(exported, card=str(card))
+        return replace(exported, card=str(card), evaluated=evaluated)
 
     def _samples(self, what: str, most: int, items: "Sequence[ImageItem]") -> "Iterator[Sample]":
         """Yield up to `most` images, and report how many are done."""
