@@ -256,6 +256,21 @@ def test_images_are_read_over_http(web, files):
     assert len(ImageSet.open("table.csv").items) == 4
 
 
+def test_web_addresses_may_have_a_query_as_signed_ones_do(web, files):
+    packed(files)
+    there = ImageSet.open("data")
+    for name in ("x.tar", "x.zip", "x.parquet", "list.csv"):
+        here = ImageSet.open(f"{web}/{name}?key=a.b%2Fc")
+        assert here.digest_of() == there.digest_of(), name
+        assert here.name == Path(name).stem
+        assert read_file(here.items[3]) == files[3].read_bytes()
+    shards = ImageSet.open(f"{web}/s-{{0..1}}.tar?key=x")
+    assert {(i.digest, i.label) for i in shards.items} == {(i.digest, i.label) for i in there.items}
+    Path("table.csv").write_text(f"path,label\n{web}/data/cat/000.png?size=1.jpg,a\n")
+    (image,) = ImageSet.from_manifest("table.csv", complete=False).items
+    assert image.digest == there.items[0].digest
+
+
 def test_an_archive_of_which_nothing_is_stated_is_asked_for_once(web, files, monkeypatch):
     """Not for each of its images; and read anew, as it may have changed."""
     monkeypatch.setattr(Silent, "states", False)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, BeforeValidator
@@ -22,6 +22,7 @@ from bottleneck.records import Digest, RejectedImage, record
 from bottleneck.sources import (
     Remembered,
     is_remote,
+    location,
     open_source,
     read_source,
     reasons_told,
@@ -296,7 +297,7 @@ def digests_of_file(
         with reasons_told(), open_source(path) as file:
             check_size(file, max_bytes)
             if check:
-                check(PurePath(path).suffix, file.read(HEAD))
+                check(location(path).suffix, file.read(HEAD))
                 file.seek(0)
             plain = hashlib.file_digest(cast("io.BufferedReader", file), "sha256").hexdigest()
             return _tagged(plain) if _has_changed(file) else plain, plain

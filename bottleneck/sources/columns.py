@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property, partial
 from itertools import accumulate
-from pathlib import PurePath
 from typing import Any, BinaryIO, NamedTuple
 
 from bottleneck.errors import BadImageError, DataError, first_line, some_of
@@ -71,8 +70,10 @@ class Rows:
     ----------
     blob : Blob
         The file.
+    suffix : str
+        Its ending.
     path : str
-        Where it lies, with its ending: behind a URL, what it tells of the rows may be remembered.
+        Where it lies: behind a URL, what it tells of the rows may be remembered.
     beside : callable
         Opens a file, given its path relative to the file's folder.
 
@@ -91,8 +92,9 @@ class Rows:
         It is damaged, or has no images; the message is the reason.
     """
 
-    def __init__(self, blob: Blob, path: str, beside: Callable[[str], BinaryIO]) -> None:
-        suffix = PurePath(path).suffix
+    def __init__(
+        self, blob: Blob, suffix: str, path: str, beside: Callable[[str], BinaryIO]
+    ) -> None:
         what = f"reading *{suffix}"
         pyarrow = import_extra("pyarrow", what, "pyarrow", extra="parquet", least=_LEAST)
         self.version, self._beside = blob.version, beside

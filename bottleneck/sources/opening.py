@@ -105,7 +105,7 @@ def _version_here(path: Path) -> str:
 def _container(path: Path, blob: Blob) -> Container:
     suffix = suffix_of(path)
     if suffix in {".parquet", ".arrow"}:
-        return Rows(blob, str(path), lambda text: open_source(path.parent / text))
+        return Rows(blob, suffix, str(path), lambda text: open_source(path.parent / text))
     return Zip(blob, str(path)) if suffix == ".zip" else Tar(blob, suffix, str(path))
 
 

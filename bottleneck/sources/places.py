@@ -12,16 +12,25 @@ CONTAINER_SUFFIXES = (
     *(".parquet", ".arrow"),
 )
 """Endings of files that have images in them."""
+_QUERY = "?"
 _INSIDE = re.compile(
-    f"(?:{'|'.join(re.escape(suffix) for suffix in CONTAINER_SUFFIXES)})(?=/)", re.IGNORECASE
+    rf"(?:{'|'.join(map(re.escape, CONTAINER_SUFFIXES))})(?:\{_QUERY}[^/]*)?(?=/)", re.IGNORECASE
 )
 
 
 class Address(type(Path())):  # type: ignore[misc]
     """A URL as a path: ``/``, `name`, `parent` and `relative_to` work, and its text is the URL.
 
-    A plain `Path` of a URL would have one slash where the URL has two.
+    A plain `Path` of a URL would have one slash where the URL has two. The query of a web address,
+    as ``?key=...`` of a signed one, is not in its `name`, nor in its `suffix`.
     """
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        whole: str = super().name
+        web = _QUERY in whole and str(self).startswith(("http://", "https://"))
+        return whole.partition(_QUERY)[0] if web else whole
 
     def __str__(self) -> str:
         return _URL.sub(r"\1://", super().__str__(), count=1)
