@@ -22,6 +22,7 @@ from bottleneck.experiments import (
     share_folds,
     source_of,
     unselected,
+    within_range,
 )
 from bottleneck.features import has_changed
 from bottleneck.images import ImageSet
@@ -29,7 +30,6 @@ from bottleneck.records import AnySource
 
 __all__ = ["Standing", "Standings", "rank_bases"]
 
-_UNBOUNDED = "log_loss"
 
 Interval = tuple[float, float]
 
@@ -256,6 +256,7 @@ def _standings(
     found = []
     for model, group in groups.items():
         own, best = values[model], group[0]
+        around = _interval(own, ratio, least)
         apart = [one - other for one, other in zip(own, values[first], strict=True)]
         is_first = model == first
         found.append(
@@ -266,7 +267,7 @@ def _standings(
                 best_of=len(group),
                 held_out=known[model],
                 score=mean(own),
-                interval=_within(_interval(own, ratio, least), metric),
+                interval=around and within_range(*around, metric),
                 difference=None if is_first else mean(apart),
                 difference_interval=None if is_first else _interval(apart, ratio, least, pairs),
                 cost=costs[model],
@@ -282,14 +283,6 @@ def _interval(
         return None
     half = max(least, half_width(values, ratio, comparisons))
     return mean(values) - half, mean(values) + half
-
-
-def _within(interval: Interval | None, metric: str) -> Interval | None:
-    """Return an interval without what lies outside of the metric's range."""
-    if interval is None:
-        return None
-    low, high = interval
-    return max(0.0, low), high if metric == _UNBOUNDED else min(1.0, high)
 
 
 def _priced(experiment: Experiment, images: ImageSet) -> tuple[AnySource, HeadShape]:

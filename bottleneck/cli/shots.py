@@ -29,7 +29,7 @@ def print_curves(experiments: "Sequence[Experiment]", metric: str, shown: Sequen
     shown : sequence of str
         Settings that tell the heads apart.
     """
-    from bottleneck.experiments import LOWER_IS_BETTER, interval_of
+    from bottleneck.experiments import LOWER_IS_BETTER, half_width, held_out_ratio
 
     rows: dict[str, dict[str, Any]] = {}
     means: dict[str, list[float]] = {}
@@ -37,8 +37,9 @@ def print_curves(experiments: "Sequence[Experiment]", metric: str, shown: Sequen
         facts = {key: each.told.get(key) for key in shown if key != "shots"}
         facts["layer"] = each.layer
         key = str(facts)
-        value, found = mean(fold[metric] for fold in each.folds), interval_of(each, metric)
-        half = (found[1] - found[0]) / 2 if found else None
+        values = [float(fold[metric]) for fold in each.folds]
+        value, several = mean(values), len(values) > 1
+        half = half_width(values, held_out_ratio(each)) if several else None
         shots = str(each.told["shots"])
         rows.setdefault(key, facts).update({shots: round(value, 3), _half(shots): half})
         means.setdefault(key, []).append(value)

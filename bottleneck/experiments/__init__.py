@@ -21,6 +21,7 @@ from bottleneck.experiments.intervals import (
     paired_gain,
     share_interval,
     standard_error,
+    within_range,
 )
 from bottleneck.experiments.log import INNER, SINCE, SKIPPED, Experiment, ExperimentLog
 from bottleneck.experiments.sources import source_of
@@ -57,4 +58,5 @@ __all__ = [
     "source_of",
     "standard_error",
     "unselected",
+    "within_range",
 ]

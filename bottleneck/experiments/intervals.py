@@ -20,6 +20,7 @@ __all__ = [
     "paired_gain",
     "share_interval",
     "standard_error",
+    "within_range",
 ]
 
 RULE_OF_THREE = 3
@@ -48,7 +49,24 @@ def interval_of(experiment: Experiment, metric: str) -> tuple[float, float] | No
     if len(values) < 2:  # noqa: PLR2004 - an interval needs two
         return None
     half = half_width(values, held_out_ratio(experiment))
-    return mean(values) - half, mean(values) + half
+    return within_range(mean(values) - half, mean(values) + half, metric)
+
+
+def within_range(low: float, high: float, metric: str) -> tuple[float, float]:
+    """Return an interval without what lies outside of a metric's range.
+
+    Parameters
+    ----------
+    low, high : float
+        The interval of a mean.
+    metric : str
+        The metric: of all but log losses, the range ends at 1.
+
+    Returns
+    -------
+    (float, float)
+    """
+    return max(0.0, low), high if metric.endswith("log_loss") else min(1.0, high)
 
 
 def held_out_ratio(experiment: Experiment) -> float:
