@@ -15,7 +15,7 @@ from bottleneck import ImageSet
 from bottleneck.errors import BadImageError, DataError, MissingExtraError
 from bottleneck.images import read_file
 from bottleneck.images.layout import find_files
-from bottleneck.sources import container_at, open_source
+from bottleneck.sources import container_at, open_source, opening
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -108,6 +108,24 @@ def test_several_classes_and_rows_without_labels_or_images():
         open_source("x.parquet/000004")
     with pytest.raises(FileNotFoundError):
         open_source("x.parquet/000005")
+
+
+def test_rows_that_name_what_is_in_tables_and_archives_are_bad_images(files):
+    """Also the table itself."""
+    good = [str(file) for file in files]
+    table = {
+        "path": ["x.parquet/000000", "y.zip/a.png", *good],
+        "label": ["cat"] * 2 + ["dog"] * 25,
+    }
+    save(pa.table(table), "x.parquet")
+    found = ImageSet.open("x.parquet", complete=False)
+    assert len(found.items) == 25
+    assert [each.reason for each in found.rejected] == [
+        f"the row names {path!r}, which is in an archive or a table itself"
+        for path in table["path"][:2]
+    ]
+    with pytest.raises(BadImageError, match="names '/etc/x', but its table is not on this machine"):
+        opening._beside(Path("s3://bucket"), "/etc/x")
 
 
 def test_a_table_without_labels_has_images_without_classes():

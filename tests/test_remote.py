@@ -17,7 +17,7 @@ import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pytest
@@ -26,9 +26,15 @@ from pyarrow import ipc, parquet
 from test_shards import rows
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
-from bottleneck.errors import BadImageError, DataError, MissingExtraError, PathMissingError
+from bottleneck.errors import (
+    BadImageError,
+    DataError,
+    MissingExtraError,
+    PathMissingError,
+    UsageError,
+)
 from bottleneck.images import digests_remembered, read_file, read_size
-from bottleneck.sources import Remembered, columns, opening, remote
+from bottleneck.sources import Remembered, columns, opening, ranges, remote
 from bottleneck.sources.members import Members
 
 
@@ -203,7 +209,7 @@ def test_damaged_remembered_digests_have_no_effect(content, monkeypatch):
     elif content == "old":
         content = json.dumps({url: ["1-u", digest, None]})
     Path("cache/remote.json").write_text(content)
-    monkeypatch.setattr(remote, "_known", {url: remote.Stated(1, "1-v")})
+    monkeypatch.setattr(opening, "stated", lambda _: remote.Stated(1, "1-v"))
     monkeypatch.setattr("bottleneck.sources.opening.read_remote", lambda _: b"\x89PNG\r\n\x1a\n")
     from bottleneck.images.items import ImageItem, digest_all  # noqa: PLC0415
 
@@ -217,6 +223,14 @@ class Silent(SimpleHTTPRequestHandler):
     asked: ClassVar[list[str]] = []
     states = True
     """Whether it states when a file was changed."""
+    failures = 0
+    """How many of the next requests it cannot answer."""
+
+    def send_head(self) -> Any:
+        if Silent.failures:
+            Silent.failures -= 1
+            return self.send_error(503)
+        return super().send_head()
 
     def send_header(self, keyword: str, value: str) -> None:
         if self.states or keyword != "Last-Modified":
@@ -237,6 +251,7 @@ def web():
     thread.join()
     server.server_close()
     Silent.asked.clear()
+    Silent.failures = 0
 
 
 def test_images_are_read_over_http(web, files):
@@ -286,6 +301,85 @@ def test_an_archive_of_which_nothing_is_stated_is_asked_for_once(web, files, mon
     assert not Path("cache/remote.json").exists()
 
 
+def test_what_changes_on_a_server_is_seen(web, files):
+    """In the same process: an image in a table of URLs, in a folder, and one that a row names."""
+    rows = [f"{web}/{file},{file.parent.name}" for file in files]
+    Path("urls.csv").write_text("\n".join(["path,label", *rows]))
+    labels = [file.parent.name for file in files]
+    parquet.write_table(pa.table({"path": [*map(str, files)], "label": labels}), "paths.parquet")
+    sources = ("urls.csv", f"{web}/data", f"{web}/paths.parquet")
+    for changed in (False, True):
+        if changed:
+            files[0].write_bytes(files[1].read_bytes() + b"x")
+            os.utime(files[0], (2e9, 2e9))
+        there = ImageSet.open("data")
+        for source in sources:
+            with digests_remembered("cache"):
+                here = ImageSet.open(source)
+            assert here.digest_of() == there.digest_of(), (source, changed)
+
+
+def test_an_outage_is_waited_for_once(web, files, monkeypatch):
+    """Seven failures in a row drop no image; an outage that lasts is not awaited twice."""
+    packed(files)
+    monkeypatch.setattr(remote, "_LONGEST_WAIT", 0.2)
+    Silent.failures = 7
+    assert len(ImageSet.open(f"{web}/x.zip").items) == 16
+    monkeypatch.setattr(remote, "_PATIENCE", 0.5)
+    opening._opened.clear()
+    remote.forget_stated()
+    Silent.failures = 1_000
+    asked = []
+    for _ in range(2):
+        Silent.asked.clear()
+        with pytest.raises(DataError, match="cannot be read"):
+            ImageSet.open(f"{web}/x.zip")
+        asked.append(len(Silent.asked))
+    assert asked[0] > asked[1]
+    Silent.failures = 0
+    assert len(ImageSet.open(f"{web}/x.zip").items) == 16
+    assert not remote._given_up
+
+
+def test_a_server_of_whole_files_sends_one_once(web):
+    Path("x.bin").write_bytes(os.urandom(5 * 2**20))
+    file = ranges.RemoteFile(f"{web}/x.bin")
+    found = b"".join(file.read_at(start, 2**19) for start in range(0, file.size, 2**19))
+    assert found == Path("x.bin").read_bytes()
+    assert len([each for each in Silent.asked if each.startswith("GET")]) == 1
+
+
+def test_blocks_of_many_files_take_no_more_memory_than_those_of_one(monkeypatch):
+    monkeypatch.setattr(ranges, "_BLOCK", 1_000)
+    monkeypatch.setattr(ranges, "_KEPT", 6)
+    content, asked = os.urandom(20_000), []
+
+    def part(url, start, end):
+        asked.append((url, start))
+        return content[start:end]
+
+    monkeypatch.setattr(ranges, "read_remote", part)
+    monkeypatch.setattr(ranges, "stated", lambda _: remote.Stated(len(content), "v"))
+    for number in range(5):
+        file = ranges.RemoteFile(f"https://host/{number}")
+        for _ in range(2):
+            found = b"".join(file.read_at(start, 700) for start in range(0, len(content), 700))
+            assert found == content
+        assert len(ranges._blocks._found) <= 6
+    first = [start for url, start in asked if url.endswith("/0")]
+    assert len(first) == 40  # each block once in each of two rounds
+
+
+@pytest.mark.usefixtures("files")
+def test_names_in_a_folder_of_the_web_are_those_of_the_disk(web):
+    for name, source in (("my cat \u00fc", "cat"), ("a#b%20", "dog")):
+        Path("data", source).rename(Path("data", name))
+    there, here = ImageSet.open("data"), ImageSet.open(f"{web}/data")
+    assert here.classes == there.classes == ("a#b%20", "my cat \u00fc")
+    assert here.digest_of() == there.digest_of()
+    assert read_file(here.items[0])
+
+
 def test_a_package_that_lacks_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(MissingExtraError, match=r"reading s3:// URLs needs s3fs, .*\[s3\]"):
@@ -295,7 +389,9 @@ def test_a_package_that_lacks_is_named(monkeypatch):
     with pytest.raises(MissingExtraError, match="reading sftp:// URLs needs a package: .*paramiko"):
         ImageSet.open("sftp://host/data")
     with pytest.raises(DataError, match="'nothing://x/y' cannot be read .*Protocol not known"):
-        ImageSet.open("nothing://x/y")
+        ImageSet.open("NOTHING://x/y")
+    with pytest.raises(UsageError, match="'simplecache::https://x/y.zip' has several file systems"):
+        ImageSet.open("simplecache::https://x/y.zip")
 
 
 def test_missing_credentials_are_one_sentence(monkeypatch, tmp_path):

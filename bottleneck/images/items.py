@@ -251,8 +251,8 @@ def _digest(
         return RejectedImage(shown_path(found.path), "the file's name is not UTF-8")
     except BadImageError as error:
         return RejectedImage(found.path, str(error))
-    if known:
-        known.add(item.path, version, item.digest, item.sha256)
+    if known and version:
+        known.add(item.path, version_of(item.path), item.digest, item.sha256)
     return item
 
 

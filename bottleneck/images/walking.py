@@ -5,6 +5,7 @@ import unicodedata
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 from bottleneck.images.kinds import is_image, shown_path
 from bottleneck.records import RejectedImage
@@ -16,6 +17,7 @@ _JUNK = frozenset(
     {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 )
 """Folders that programs and systems make; so are those that begin with a dot."""
+_WEB = ("http://", "https://")
 
 
 @dataclass
@@ -33,8 +35,9 @@ class Walked:
     folders : list of Path
         The folders that were read.
     at : list of str
-        Where each image is read from, if archives were read as if their folders were one: then the
-        archives' names are in these paths, and not in `images`.
+        Where each image is read from, if that is not its path: of archives that were read as if
+        their folders were one, their names are in these paths, and not in `images`; and URLs are as
+        their server has them.
     told : list of (str or None, str or None)
         Label and split of each image, where these are told by more than its folders.
     notes : list of str
@@ -108,14 +111,19 @@ def walk_remote(folder: Path) -> Walked:
         As for `list_remote`.
     """
     found, folders, hidden = Walked(), {folder: None}, dict[str, None]()
+    web = str(folder).startswith(_WEB)
     for url in list_remote(str(folder)):
+        if web and "?" in url:
+            continue  # a page's links to the same list in another order
         path = location(url)
         inner = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+        inner = Path(unquote(str(inner))) if web else inner
         if junk := junk_in(inner):
             hidden[f"{folder.as_posix()}/{junk}"] = None
         elif is_image(path, content=False):
-            found.images.append(path)
-            folders |= dict.fromkeys(each for each in path.parents if each.is_relative_to(folder))
+            found.images.append(folder / inner)
+            found.at.append(url)
+            folders |= dict.fromkeys(folder / each for each in inner.parents)
         else:
             found.ignored.append(url)
     found.ignored += hidden

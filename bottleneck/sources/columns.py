@@ -182,6 +182,7 @@ class Rows:
             return io.BytesIO(content)
         path = value.get("path") if isinstance(value, Mapping) else value
         if isinstance(path, str) and path:
+            self.version = ""  # which says nothing of the files that rows name
             return self._beside(path)
         raise BadImageError("the row has no image")
 

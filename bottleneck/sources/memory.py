@@ -11,6 +11,7 @@ from typing import Any
 
 from bottleneck.files import atomic_write
 from bottleneck.inputs import read_regular
+from bottleneck.sources.remote import forget_stated
 
 __all__ = ["Remembered", "digests_remembered", "remembered"]
 
@@ -117,6 +118,7 @@ def digests_remembered(folder: str | Path) -> Iterator[None]:
     ------
     None
     """
+    forget_stated()
     own = Remembered(Path(folder) / _FILE)
     before = _current.set(own)
     try:

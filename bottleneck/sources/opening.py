@@ -19,7 +19,8 @@ from bottleneck.sources.columns import Rows
 from bottleneck.sources.members import Container
 from bottleneck.sources.objects import SCHEME, read_object
 from bottleneck.sources.places import is_remote, location, parted, suffix_of
-from bottleneck.sources.remote import RemoteFile, known_size, read_remote, stated
+from bottleneck.sources.ranges import RemoteFile
+from bottleneck.sources.remote import known_size, read_remote, stated
 
 __all__ = [
     "container_at",
@@ -105,8 +106,18 @@ def _version_here(path: Path) -> str:
 def _container(path: Path, blob: Blob) -> Container:
     suffix = suffix_of(path)
     if suffix in {".parquet", ".arrow"}:
-        return Rows(blob, suffix, str(path), lambda text: open_source(path.parent / text))
+        return Rows(blob, suffix, str(path), lambda text: _beside(path, text))
     return Zip(blob, str(path)) if suffix == ".zip" else Tar(blob, suffix, str(path))
+
+
+def _beside(table: Path, text: str) -> BinaryIO:
+    """Open a file that a row of a table names."""
+    path = location(text) if is_remote(text) else table.parent / text
+    if parted(str(path)):
+        raise BadImageError(f"the row names {text!r}, which is in an archive or a table itself")
+    if is_remote(table) and not is_remote(path):
+        raise BadImageError(f"the row names {text!r}, but its table is not on this machine")
+    return open_source(path)
 
 
 def exists(path: str | Path) -> bool:
@@ -135,7 +146,7 @@ def exists(path: str | Path) -> bool:
 
 
 def version_of(path: str) -> str:
-    """Return what a server states to change when a file's bytes do.
+    """Return what a server states to change when an image's bytes do.
 
     Parameters
     ----------
@@ -145,13 +156,14 @@ def version_of(path: str) -> str:
     Returns
     -------
     str
-        "" if it is on this machine, or the server states nothing.
+        "" if it is on this machine, or the server states nothing. Of an image in a container it is
+        that of the container; once an image that a table only names was opened, it is "".
     """
     if not is_remote(path) or path.startswith(SCHEME):
         return ""
-    found = parted(path)
     try:
-        return stated(found[0] if found else path).version
+        found = parted(path)
+        return container_at(location(found[0])).version if found else stated(path).version
     except BottleneckError:
         return ""
 

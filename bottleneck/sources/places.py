@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+from bottleneck.errors import UsageError
+
 __all__ = ["CONTAINER_SUFFIXES", "Address", "is_remote", "location", "parted", "suffix_of"]
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/+")
 """A scheme of two letters or more: one letter is a drive."""
+_CHAIN = re.compile(r"[a-zA-Z0-9]+::[^/]*:/")
 CONTAINER_SUFFIXES = (
     *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip"),
     *(".parquet", ".arrow"),
@@ -56,13 +59,20 @@ def location(path: str | Path) -> Path:
     -------
     Path
         An `Address` if it is a URL; the path of the file if its scheme is ``file``.
+
+    Raises
+    ------
+    UsageError
+        It is a chain of fsspec, as ``simplecache::https://...``.
     """
     text = str(path)
+    if _CHAIN.match(text):
+        raise UsageError(f"{text!r} has several file systems in a row; give the last URL alone")
     if not (found := _URL.match(text)):
         return Path(path)
     if found[1].lower() == "file":
         return Path("/", text[found.end() :])
-    return Address(text)
+    return Address(found[1].lower() + text[found.end(1) :])
 
 
 def is_remote(path: str | Path) -> bool:

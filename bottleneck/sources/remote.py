@@ -1,9 +1,7 @@
-"""Files behind URLs, through fsspec: listed, and read in pieces by several connections."""
+"""Files behind URLs, through fsspec: listed, asked for, and read."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,7 +14,7 @@ from bottleneck.errors import (
 )
 from bottleneck.extras import import_extra
 
-__all__ = ["RemoteFile", "Stated", "known_size", "list_remote", "read_remote", "stated"]
+__all__ = ["Stated", "forget_stated", "known_size", "list_remote", "read_remote", "stated"]
 
 _PACKAGES = {
     "s3": ("s3fs", "s3fs", "s3"),
@@ -30,8 +28,7 @@ _PACKAGES = {
 """Scheme to the module, the package and our extra."""
 _TAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "blob_id", "generation")
 _TIMES = ("LastModified", "Last-Modified", "last_modified", "updated", "mtime")
-_BLOCK, _KEPT = 2**20, 32
-_ATTEMPTS, _FIRST_WAIT, _PATIENCE = 5, 0.2, 20.0
+_FIRST_WAIT, _LONGEST_WAIT, _PATIENCE = 0.2, 3.0, 20.0
 """Seconds: no attempt begins later than `_PATIENCE` after the first."""
 _CONNECT, _READ, _CONNECTIONS = 5, 15, 32
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
@@ -43,6 +40,8 @@ _FOR_ALL = {
 """With which a bucket that everybody may read is read."""
 _T = TypeVar("_T")
 _known: dict[str, "Stated"] = {}
+_given_up: set[str] = set()
+"""Servers for which nothing was gained by patience, until they answer again."""
 
 
 class Stated(NamedTuple):
@@ -80,7 +79,7 @@ def list_remote(url: str) -> list[str]:
             files.invalidate_cache()
             return files.find(path, detail=True)  # type: ignore[no-any-return]
 
-        found = _retried(find)
+        found = _retried(url, find)
         full = {files.unstrip_protocol(name): facts for name, facts in found.items()}
     if not full:
         raise PathMissingError(f"no files at {url!r}; correct the URL of the folder")
@@ -113,12 +112,17 @@ def stated(url: str, *, fresh: bool = False) -> Stated:
             files, path = _file_system(url)
             if fresh:
                 files.invalidate_cache()
-            _known[url] = _stated(_retried(lambda: files.info(path)))
+            _known[url] = _stated(_retried(url, lambda: files.info(path)))
     return _known[url]
 
 
+def forget_stated() -> None:
+    """Forget what servers state, as it may have changed since they were asked."""
+    _known.clear()
+
+
 def read_remote(url: str, start: int | None = None, end: int | None = None) -> bytes:
-    """Return the bytes of a file, or of a part of it.
+    """Return the bytes of a file, or of a part of it; all of them if its server knows no parts.
 
     Parameters
     ----------
@@ -138,12 +142,7 @@ def read_remote(url: str, start: int | None = None, end: int | None = None) -> b
     """
     with _told(url):
         files, path = _file_system(url)
-        found = bytes(_retried(lambda: files.cat_file(path, start=start, end=end)))
-    if start is None or end is None or len(found) == end - start:
-        return found
-    if len(found) < end:
-        raise DataError(f"{url!r} ended too soon; it may have changed: open it again")
-    return found[start:end]  # of a server that knows no ranges
+        return bytes(_retried(url, lambda: files.cat_file(path, start=start, end=end)))
 
 
 def known_size(url: str) -> int:
@@ -160,71 +159,6 @@ def known_size(url: str) -> int:
         Bytes; -1 if it is not known.
     """
     return _known[url].size if url in _known else -1
-
-
-class RemoteFile:
-    """A file behind a URL; see `Blob`.
-
-    Parameters
-    ----------
-    url : str
-        The file, of which whole blocks are read; the last ones are kept.
-
-    Raises
-    ------
-    MissingExtraError, PathMissingError, DataError
-        As for `list_remote`.
-    """
-
-    near = False
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self.size, self.version = stated(url)
-        if self.size < 0:
-            raise DataError("its server does not state its size; copy it to this machine")
-        self._blocks: dict[int, Future[bytes]] = {}
-        self._lock = threading.Lock()
-
-    def read_at(self, start: int, length: int) -> bytes:
-        """Return bytes from a place on, see `Blob`.
-
-        Parameters
-        ----------
-        start, length : int
-            In bytes.
-
-        Returns
-        -------
-        bytes
-        """
-        end = min(start + length, self.size)
-        if end <= start:
-            return b""
-        if length > _BLOCK * 4:
-            return read_remote(self._url, start, end)
-        first = start // _BLOCK
-        pieces = [self._block(number) for number in range(first, (end - 1) // _BLOCK + 1)]
-        return b"".join(pieces)[start - first * _BLOCK : end - first * _BLOCK]
-
-    def _block(self, number: int) -> bytes:
-        """Return a block; threads that need the same one wait for the first of them."""
-        with self._lock:
-            block = self._blocks.get(number)
-            own = block is None or (block.done() and block.exception() is not None)
-            if own:
-                block = self._blocks[number] = Future()
-                if len(self._blocks) > _KEPT:
-                    del self._blocks[next(iter(self._blocks))]
-        assert block is not None  # noqa: S101 - for mypy
-        if own:
-            try:
-                end = min((number + 1) * _BLOCK, self.size)
-                block.set_result(read_remote(self._url, number * _BLOCK, end))
-            except BaseException as error:
-                block.set_exception(error)
-                raise
-        return block.result()
 
 
 def _file_system(url: str) -> tuple[Any, str]:
@@ -264,20 +198,28 @@ def _stated(facts: Mapping[str, Any]) -> Stated:
     return Stated(-1 if size is None else int(size), f"{size}-{tags[0]}" if tags else "")
 
 
-def _retried(work: Callable[[], _T]) -> _T:
-    """Call a function, again after a while if it fails for what may pass."""
-    started, wait = time.monotonic(), _FIRST_WAIT
-    for left in reversed(range(_ATTEMPTS)):
+def _retried(url: str, work: Callable[[], _T]) -> _T:
+    """Call a function, again after a while if it fails for what may pass.
+
+    For a server that did not answer for so long, one attempt is made for each further file.
+    """
+    server = "/".join(url.split("/", 3)[:3])
+    ends, wait = time.monotonic() + _PATIENCE * (server not in _given_up), _FIRST_WAIT
+    while True:
         try:
-            return work()
+            found = work()
         except Exception as raised:  # noqa: BLE001 - raised again, unless it may pass
             error = _meant(raised)
-            late = time.monotonic() - started > _PATIENCE
-            if not left or late or not _may_pass(error):
-                raise error from None
-        time.sleep(wait)
-        wait *= 2
-    raise AssertionError  # the last attempt returns or raises
+            passing = _may_pass(error)
+            if passing and time.monotonic() + wait < ends:
+                time.sleep(wait)
+                wait = min(2 * wait, _LONGEST_WAIT)
+                continue
+            if passing:
+                _given_up.add(server)
+            raise error from None
+        _given_up.discard(server)
+        return found
 
 
 def _meant(error: Exception) -> Exception:
