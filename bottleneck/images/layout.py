@@ -112,8 +112,8 @@ def find_files(root: Path, *, nested: bool = False) -> Found:
     walked = listed(root)
     notes = walked.notes
     if not walked.images:
-        strange = [f"{each.path} is {each.reason}" for each in walked.rejected]
-        also = f", and {some_of(strange, most=3)}" if strange else ""
+        strange = [f"{each.path} ({each.reason})" for each in walked.rejected]
+        also = f" that can be read, but {some_of(strange, most=3)}" if strange else ""
         raise DataError(
             f"no images in {str(root)!r}{also}; expected {str(root / 'CLASS' / 'IMAGE')!r} with "
             f"one of the endings {' '.join(sorted(IMAGE_SUFFIXES))}"

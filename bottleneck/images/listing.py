@@ -227,7 +227,8 @@ class _Listing:
             except DataError as error:
                 if len(self._places) == 1:
                     raise
-                reason = str(error).partition(": ")[2]
+                text = str(error).removeprefix(f"{str(place)!r} ")
+                reason = text.removeprefix("cannot be read: ")
                 self._found.rejected.append(RejectedImage(place.as_posix(), reason))
             else:
                 self._add(place, top, container)

@@ -226,19 +226,26 @@ def _meant(error: Exception) -> Exception:
     """Return the error of a request that fsspec takes for a missing file, whatever it was."""
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
-        return error if getattr(cause, "status", None) in _GONE else cause
+        return error if _status(cause) in _GONE else cause
     return error
 
 
 def _may_pass(error: Exception) -> bool:
     """Return whether an error may be gone at the next attempt."""
-    status = getattr(error, "status", None)
-    if isinstance(status, int):  # of aiohttp
+    if status := _status(error):
         return status in {408, 425, 429} or status >= 500  # noqa: PLR2004 - HTTP
     if isinstance(error, _FINAL) or "Credential" in type(error).__name__:
         return False
     names = {each.__module__.partition(".")[0] for each in type(error).__mro__}
     return isinstance(error, OSError) or bool(names & {"aiohttp", "botocore", "requests", "httpx"})
+
+
+def _status(error: BaseException) -> int:
+    """Return the status of HTTP that an error tells, as those of aiohttp and the Hub do; or 0."""
+    found = getattr(error, "status", None) or getattr(
+        getattr(error, "response", None), "status_code", None
+    )
+    return found if isinstance(found, int) else 0
 
 
 def _how_to_sign_in(scheme: str) -> str:
@@ -259,8 +266,10 @@ def _told(url: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise PathMissingError(f"no file or folder {url!r}; correct the URL") from error
     except Exception as error:
+        if _status(error) in _GONE:
+            raise PathMissingError(f"no file or folder {url!r}; correct the URL") from error
         reason = first_line(error) or type(error).__name__
-        denied = isinstance(error, PermissionError) or getattr(error, "status", None) in _DENIED
+        denied = isinstance(error, PermissionError) or _status(error) in _DENIED
         if denied or "Credential" in type(error).__name__:
             raise DataError(
                 f"{url!r} cannot be read without valid credentials ({reason}); give them "
