@@ -69,7 +69,7 @@ class Sidecars:
                 continue
             walked.images.append(image)
             walked.at.append(path)
-            walked.told.append((label, split if given else None))
+            walked.told.append((label, split if given else None, None))
         endings = sorted({PurePosixPath(path).suffix.lower() for path in used})
         walked.notes.append(f"labels were read from the files {some_of(endings)} beside the images")
 

@@ -3,27 +3,22 @@
 import io
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any, BinaryIO, NamedTuple
 
-from bottleneck.errors import BadImageError, DataError, first_line, some_of
+from bottleneck.errors import BadImageError, DataError, first_line
 from bottleneck.extras import import_extra
 from bottleneck.sources.blobs import Blob, Forward, window
 from bottleneck.sources.memory import remembered
 from bottleneck.sources.places import is_remote
+from bottleneck.sources.schema import columns_of, has_dictionaries
 
-__all__ = ["LABELS", "PATHS", "Rows"]
+__all__ = ["Rows"]
 
-PATHS = ("file_name", "filename", "file", "image_path", "file_path", "filepath", "image", "img")
-"""Names of columns of paths in tables without a column ``path``."""
-LABELS = ("labels", "class", "category", "target", "fine_label", "y")
-"""Names of columns of classes in tables without a column ``label``."""
-_IMAGES = ("image", "img", "picture", "photo", "bytes", "path", *PATHS)
-_SPLIT = "split"
 _AT_ONCE = 8
 """Rows that are read at once."""
 _BUFFER = 2**20
@@ -36,20 +31,25 @@ Value = bytes | str | Mapping[str, Any] | None
 
 
 class _Told(NamedTuple):
-    """What a file tells of its rows: as `Rows` has it, and the rows of each of its groups."""
+    """What a file tells of its rows: as `Rows` has it, and the rows of each of its row groups."""
 
     labels: list[Any] | None
-    splits: list[str] | None
-    groups: list[int]
+    splits: list[str | None] | None
+    groups: list[str | None] | None
+    row_groups: list[int]
 
     @classmethod
     def recalled(cls, facts: tuple[Any, ...]) -> "_Told | None":
         """Return what was remembered; None if it is something else."""
         match facts:
-            case (None | list() as labels, None | list() as splits, list() as groups):
-                right = all(type(rows) is int and rows >= 0 for rows in groups)
-                if right and all(each is None or len(each) == sum(groups) for each in facts[:2]):
-                    return cls(labels, splits and [*map(str, splits)], groups)
+            case (labels, splits, groups, list() as rows):
+                right = all(type(count) is int and count >= 0 for count in rows)
+                columns = [each for each in (labels, splits, groups) if each is not None]
+                right &= all(isinstance(each, list) for each in columns)
+                if right and all(len(each) == sum(rows) for each in columns):
+                    texts = (*(splits or ()), *(groups or ()))
+                    if all(isinstance(each, str | None) for each in texts):
+                        return cls(labels, splits, groups, rows)
         return None
 
     def is_plain(self) -> bool:
@@ -79,10 +79,10 @@ class Rows:
 
     Attributes
     ----------
-    labels : list of str or None
-        The label of each row; None without labels.
-    splits : list of str or None
-        The split of each row, as the file has it; None without splits.
+    labels : list or None
+        The label of each row, as the file has it but for names of classes; None without labels.
+    splits, groups : list of (str or None) or None
+        The split and the group of each row, as the file has it; None if no row has one.
 
     Raises
     ------
@@ -111,8 +111,8 @@ class Rows:
                 raise DataError(f"it is damaged or no such file ({first_line(error)})") from error
             if known and told.is_plain():
                 known.add(path, version, *told)
-        self.labels, self.splits, self._groups = told
-        self._starts = [0, *accumulate(self._groups)]
+        self.labels, self.splits, self.groups, self._row_groups = told
+        self._starts = [0, *accumulate(self._row_groups)]
         self._blocks = Forward[list[Value]](self._begin, _weight)
 
     @cached_property
@@ -122,15 +122,41 @@ class Rows:
     def _read(self) -> tuple["_Told", "_Parquet | _Arrow", str]:
         """Return what the file tells of its rows, the file, and its column of images."""
         file = self._open()
-        features = _features_of(file.schema)
-        column = _image_column(file.schema, features)
-        label = _label_column(file.schema, features)
-        split = _SPLIT if _SPLIT in file.schema.names else None
-        facts = file.read_columns([each for each in (label, split) if each])
-        names = _class_names(features.get(label or ""))
-        labels = [_label(each, names) for each in facts[label]] if label else None
-        splits = [str(each) for each in facts[split]] if split else None
-        return _Told(labels, splits, file.groups), file, column
+        image, *others, names = columns_of(file.schema)
+        facts = {
+            name: [_label(cell, names.get(name, ())) for cell in cells]
+            for name, cells in file.read_columns([each for each in others if each]).items()
+        }
+        labels, splits, groups = [facts.get(each or "") for each in others]
+        return _Told(labels, _texts(splits), _texts(groups), file.groups), file, image
+
+    def texts(self, column: str) -> list[str | None] | None:
+        """Return the cells of a column, as a CSV table has them.
+
+        Parameters
+        ----------
+        column : str
+            Its name.
+
+        Returns
+        -------
+        list of (str or None) or None
+            None instead of empty cells; None if there is no such column.
+
+        Raises
+        ------
+        DataError
+            It cannot be read.
+        """
+        try:
+            file = self._open()
+            if column not in file.schema.names:
+                return None
+            return [_text(each) for each in file.read_columns([column])[column]]
+        except (self._error, OSError) as error:
+            raise DataError(
+                f"the column {column!r} cannot be read ({first_line(error)}); write the table again"
+            ) from error
 
     def names(self) -> list[str]:
         """Return the numbers of the rows."""
@@ -199,10 +225,10 @@ class Rows:
         return value
 
     def _first_block(self, group: int) -> int:
-        return sum(-(-rows // _AT_ONCE) for rows in self._groups[:group])
+        return sum(-(-rows // _AT_ONCE) for rows in self._row_groups[:group])
 
     def _begin(self, number: int) -> tuple[int, Iterator[list[Value]]]:
-        starts = [0, *accumulate(-(-rows // _AT_ONCE) for rows in self._groups)]
+        starts = [0, *accumulate(-(-rows // _AT_ONCE) for rows in self._row_groups)]
         group = bisect_right(starts, number) - 1
         return starts[group], self._in_one_thread(self._from_group(group))
 
@@ -213,7 +239,7 @@ class Rows:
 
     def _from_group(self, first: int) -> Iterator[list[Value]]:
         _, file, column = self._opened
-        for group in range(first, len(self._groups)):
+        for group in range(first, len(self._row_groups)):
             waiting: list[Value] = []
             for values in file.read_group(group, column):
                 waiting += values
@@ -269,6 +295,8 @@ class _Arrow:
         self._reader = ipc.open_file(source) if self._is_file else ipc.open_stream(source)
         self.schema = self._reader.schema
         self._source = source
+        self._following: tuple[int, Any] = (0, None)
+        """The next batch of a stream that can only be read from its start."""
 
     def read_columns(self, columns: Sequence[str]) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {name: [] for name in columns}
@@ -294,17 +322,26 @@ class _Arrow:
             yield batch
 
     def read_group(self, group: int, column: str) -> Iterator[list[Value]]:
+        values = self._batch(group).column(column)
+        for start in range(0, len(values), _AT_ONCE):
+            yield values.slice(start, _AT_ONCE).to_pylist()
+
+    def _batch(self, group: int) -> Any:
         from pyarrow import ipc
 
         source = window(self._blob, 0, self._blob.size)
         if self._is_file:
-            batch = ipc.open_file(source).get_batch(group)
-        else:
+            return ipc.open_file(source).get_batch(group)
+        if not has_dictionaries(self.schema):
             source.seek(self._places[group])
-            batch = ipc.read_record_batch(ipc.read_message(source), self.schema)
-        values = batch.column(column)
-        for start in range(0, len(values), _AT_ONCE):
-            yield values.slice(start, _AT_ONCE).to_pylist()
+            return ipc.read_record_batch(ipc.read_message(source), self.schema)
+        number, reader = self._following
+        if reader is None or number > group:
+            number, reader = 0, ipc.open_stream(source)
+        for _ in range(number, group):
+            reader.read_next_batch()
+        self._following = group + 1, reader
+        return reader.read_next_batch()
 
 
 def _weight(block: list[Value]) -> int:
@@ -312,56 +349,24 @@ def _weight(block: list[Value]) -> int:
     return sum(len(content or b"") for content in contents)
 
 
-def _features_of(schema: Any) -> dict[str, Any]:
-    """Return what Hugging Face's datasets say of the columns; nothing where they do not."""
-    content = (schema.metadata or {}).get(b"huggingface", b"{}")
-    with suppress(ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        features = json.loads(content)["info"]["features"]
-        return {name: each for name, each in features.items() if isinstance(each, dict)}
-    return {}
-
-
-def _image_column(schema: Any, features: Mapping[str, Any]) -> str:
-    """Return the column with images."""
-    from pyarrow import types
-
-    own = [name for name, each in features.items() if each.get("_type") == "Image"]
-
-    def holds(kind: Any) -> bool:
-        if types.is_struct(kind):
-            return any(kind.field(each).name == "bytes" for each in range(kind.num_fields))
-        return any(test(kind) for test in (types.is_binary, types.is_large_binary))
-
-    full = [name for name in schema.names if holds(schema.field(name).type)]
-    named = [name for name in _IMAGES if name in schema.names]
-    own += [name for name in named if name in full]
-    own += full if len(full) == 1 else []
-    texts = (types.is_string, types.is_large_string)
-    own += [name for name in named if any(test(schema.field(name).type) for test in texts)]
-    if not own:
-        raise DataError(
-            f"it has no column of images; expected a column image, of bytes or of paths, but it "
-            f"has {some_of(schema.names) or 'none'}"
-        )
-    return own[0]
-
-
-def _label_column(schema: Any, features: Mapping[str, Any]) -> str | None:
-    own = [name for name, each in features.items() if _class_names(each)]
-    own += [name for name in ("label", *LABELS) if name in schema.names]
-    return next(iter(own), None)
-
-
-def _class_names(feature: Any) -> list[str]:
-    """Return the names of classes that are given as numbers, also of several in a list."""
-    inner = feature.get("feature", feature) if isinstance(feature, dict) else {}
-    names = inner.get("names") if isinstance(inner, dict) else None
-    return [str(each) for each in names] if isinstance(names, list) else []
-
-
 def _label(value: Any, names: Sequence[str]) -> Any:
+    """Return the name of a class that is given as a number, else the value; None where none is."""
     if isinstance(value, list):
         return [_label(each, names) for each in value]
-    if isinstance(value, int) and not isinstance(value, bool) and names:
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int) and names:
         return names[value] if 0 <= value < len(names) else None  # -1 means none
-    return value
+    return None if value != value else value  # noqa: PLR0124 - NaN, where numbers are missing
+
+
+def _text(value: Any) -> str | None:
+    """Return a cell as a CSV table has it; None if it is empty."""
+    value = int(value) if isinstance(value, float) and value.is_integer() else _label(value, ())
+    return None if value is None else str(value).strip() or None
+
+
+def _texts(values: Iterable[Any] | None) -> list[str | None] | None:
+    """Return the cells of a column, if there is one; None if all are empty."""
+    texts = [_text(each) for each in values or ()]
+    return texts if any(texts) else None
