@@ -12,22 +12,17 @@ from typing import Any, BinaryIO, NamedTuple
 
 from bottleneck.errors import BadImageError, DataError, first_line
 from bottleneck.extras import import_extra
-from bottleneck.sources.blobs import Blob, Forward, window
+from bottleneck.sources.batches import AT_ONCE, ArrowFile, ParquetFile, Value
+from bottleneck.sources.blobs import Blob, Forward
 from bottleneck.sources.memory import remembered
 from bottleneck.sources.places import is_remote
-from bottleneck.sources.schema import columns_of, has_dictionaries
+from bottleneck.sources.schema import columns_of
 
 __all__ = ["Rows"]
 
-_AT_ONCE = 8
-"""Rows that are read at once."""
-_BUFFER = 2**20
 _LEAST = (20, 0)
 _READER = ThreadPoolExecutor(1, thread_name_prefix="columns")
 """In which pyarrow reads, all files one after the other."""
-
-Value = bytes | str | Mapping[str, Any] | None
-"""A cell with an image: its bytes, its path, both by name, or nothing."""
 
 
 class _Told(NamedTuple):
@@ -99,8 +94,8 @@ class Rows:
         pyarrow = import_extra("pyarrow", what, "pyarrow", extra="parquet", least=_LEAST)
         self.version, self._beside = blob.version, beside
         self._error: type[Exception] = pyarrow.ArrowException
-        self._open: Callable[[], _Parquet | _Arrow] = partial(
-            _Parquet if suffix == ".parquet" else _Arrow, blob
+        self._open: Callable[[], ParquetFile | ArrowFile] = partial(
+            ParquetFile if suffix == ".parquet" else ArrowFile, blob
         )
         known, version = remembered(), blob.version if is_remote(path) else ""
         told = _Told.recalled(known.find(path, version)) if known else None
@@ -116,10 +111,10 @@ class Rows:
         self._blocks = Forward[list[Value]](self._begin, _weight)
 
     @cached_property
-    def _opened(self) -> tuple["_Told", "_Parquet | _Arrow", str]:
+    def _opened(self) -> tuple["_Told", "ParquetFile | ArrowFile", str]:
         return self._read()
 
-    def _read(self) -> tuple["_Told", "_Parquet | _Arrow", str]:
+    def _read(self) -> tuple["_Told", "ParquetFile | ArrowFile", str]:
         """Return what the file tells of its rows, the file, and its column of images."""
         file = self._open()
         image, *others, names = columns_of(file.schema)
@@ -214,7 +209,7 @@ class Rows:
     def _value(self, row: int) -> Value:
         """Return a cell; the blocks of a row group begin with its first row."""
         group = bisect_right(self._starts, row) - 1
-        inner, place = divmod(row - self._starts[group], _AT_ONCE)
+        inner, place = divmod(row - self._starts[group], AT_ONCE)
         try:
             block = self._blocks.block(self._first_block(group) + inner)
         except self._error as error:
@@ -225,10 +220,10 @@ class Rows:
         return value
 
     def _first_block(self, group: int) -> int:
-        return sum(-(-rows // _AT_ONCE) for rows in self._row_groups[:group])
+        return sum(-(-rows // AT_ONCE) for rows in self._row_groups[:group])
 
     def _begin(self, number: int) -> tuple[int, Iterator[list[Value]]]:
-        starts = [0, *accumulate(-(-rows // _AT_ONCE) for rows in self._row_groups)]
+        starts = [0, *accumulate(-(-rows // AT_ONCE) for rows in self._row_groups)]
         group = bisect_right(starts, number) - 1
         return starts[group], self._in_one_thread(self._from_group(group))
 
@@ -243,105 +238,11 @@ class Rows:
             waiting: list[Value] = []
             for values in file.read_group(group, column):
                 waiting += values
-                while len(waiting) >= _AT_ONCE:
-                    yield waiting[:_AT_ONCE]
-                    waiting = waiting[_AT_ONCE:]
+                while len(waiting) >= AT_ONCE:
+                    yield waiting[:AT_ONCE]
+                    waiting = waiting[AT_ONCE:]
             if waiting:
                 yield waiting
-
-
-class _Parquet:
-    """A Parquet file: its row groups are read page by page."""
-
-    def __init__(self, blob: Blob) -> None:
-        self._blob = blob
-        with self._opened() as file:
-            self._metadata = file.metadata
-            self.schema = file.schema_arrow
-        count = self._metadata.num_row_groups
-        self.groups = [self._metadata.row_group(each).num_rows for each in range(count)]
-
-    def _opened(self, **options: Any) -> Any:
-        from pyarrow import parquet
-
-        source = window(self._blob, 0, self._blob.size)
-        # Ahead, whole row groups would be read, which may be the whole file.
-        return parquet.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False, **options)
-
-    def read_columns(self, columns: Sequence[str]) -> dict[str, list[Any]]:
-        with self._opened() as file:
-            found = file.read(columns=list(columns), use_threads=False)
-        return {name: found.column(name).to_pylist() for name in columns}
-
-    def read_group(self, group: int, column: str) -> Iterator[list[Value]]:
-        with self._opened(metadata=self._metadata) as file:
-            for batch in file.iter_batches(
-                _AT_ONCE, row_groups=[group], columns=[column], use_threads=False
-            ):
-                yield batch.column(0).to_pylist()
-
-
-class _Arrow:
-    """An Arrow file or stream, of which a batch is read at a time."""
-
-    def __init__(self, blob: Blob) -> None:
-        from pyarrow import ipc
-
-        self._blob = blob
-        self._is_file = blob.read_at(0, 6) == b"ARROW1"
-        self.groups: list[int] = []
-        self._places: list[int] = []
-        source = window(blob, 0, blob.size)
-        self._reader = ipc.open_file(source) if self._is_file else ipc.open_stream(source)
-        self.schema = self._reader.schema
-        self._source = source
-        self._following: tuple[int, Any] = (0, None)
-        """The next batch of a stream that can only be read from its start."""
-
-    def read_columns(self, columns: Sequence[str]) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {name: [] for name in columns}
-        for batch in self._batches():
-            self.groups.append(batch.num_rows)
-            for name in columns:
-                found[name] += batch.column(name).to_pylist()
-        return found
-
-    def _batches(self) -> Iterator[Any]:
-        if self._is_file:
-            for number in range(self._reader.num_record_batches):
-                yield self._reader.get_batch(number)
-            return
-        place = self._source.tell()
-        while True:
-            try:
-                batch = self._reader.read_next_batch()
-            except StopIteration:
-                return
-            self._places.append(place)
-            place = self._source.tell()
-            yield batch
-
-    def read_group(self, group: int, column: str) -> Iterator[list[Value]]:
-        values = self._batch(group).column(column)
-        for start in range(0, len(values), _AT_ONCE):
-            yield values.slice(start, _AT_ONCE).to_pylist()
-
-    def _batch(self, group: int) -> Any:
-        from pyarrow import ipc
-
-        source = window(self._blob, 0, self._blob.size)
-        if self._is_file:
-            return ipc.open_file(source).get_batch(group)
-        if not has_dictionaries(self.schema):
-            source.seek(self._places[group])
-            return ipc.read_record_batch(ipc.read_message(source), self.schema)
-        number, reader = self._following
-        if reader is None or number > group:
-            number, reader = 0, ipc.open_stream(source)
-        for _ in range(number, group):
-            reader.read_next_batch()
-        self._following = group + 1, reader
-        return reader.read_next_batch()
 
 
 def _weight(block: list[Value]) -> int:
