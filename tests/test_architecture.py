@@ -94,6 +94,7 @@ WHOLE = {
     "docs",
     "faults",
     "hostile",
+    "hub_datasets",
     "kills",
     "plugins",
     "public_usage",

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import ipc, parquet
 
 from bottleneck import ImageSet
-from bottleneck.errors import BadImageError, DataError, MissingExtraError
+from bottleneck.errors import BadImageError, DataError, MissingExtraError, UsageError
 from bottleneck.images import read_file
 from bottleneck.images.layout import find_files
 from bottleneck.sources import container_at, open_source, opening
@@ -126,6 +126,91 @@ def test_rows_that_name_what_is_in_tables_and_archives_are_bad_images(files):
     ]
     with pytest.raises(BadImageError, match="names '/etc/x', but its table is not on this machine"):
         opening._beside(Path("s3://bucket"), "/etc/x")
+
+
+def test_labels_of_other_types_are_texts_and_whole_numbers():
+    """Also where pandas makes floats of numbers, as some are missing; else the reason is true."""
+    images = [PNG + b"%d" % n for n in range(5)]
+    for labels, expected in (
+        ([True, False, None, True, False], ["True", "False", None, "True", "False"]),
+        ([0.0, 1.0, None, float("nan"), 10.0], ["0", "1", None, None, "10"]),
+    ):
+        save(pa.table({"image": images, "label": labels}), "x.parquet")
+        found = find_files(Path("x.parquet"))
+        assert [item.label for item in found.items] == [each for each in expected if each]
+        missing = [f"x.parquet/{n:06d}" for n, each in enumerate(expected) if not each]
+        assert [each.path for each in found.rejected] == missing
+        assert {each.reason for each in found.rejected} == {"the row has no label"}
+    save(pa.table({"image": images, "label": [0.5, 1.0, 2.0, 3.0, 4.0]}), "x.parquet")
+    (bad,) = find_files(Path("x.parquet")).rejected
+    assert bad.reason == "its label is 0.5, expected a text, a whole number, or a list of these"
+    save(pa.table({"image": images, "label": [0.5] * 5}), "x.parquet")
+    with pytest.raises(DataError, match=r"can be read, but x.parquet/000000 \(its label is"):
+        find_files(Path("x.parquet"))
+
+
+@pytest.mark.parametrize("file", ["x.parquet", "x.arrow"])
+def test_splits_are_in_every_row_or_in_none(file):
+    images = [PNG + b"%d" % n for n in range(4)]
+    table = pa.table({"image": images, "label": ["a", "b"] * 2})
+    for splits, told in (
+        (["train", None, "test", "test"], f"'{file}/000001' has no split, expected train, val or"),
+        (["train", "test", " ", "test"], f"'{file}/000002' has no split, expected train, val or"),
+        (["train", "test", "None", "x"], f"'{file}/000002' has the split 'None', expected train"),
+    ):
+        save(table.append_column("split", [splits]), file)
+        with pytest.raises(UsageError, match=told):
+            ImageSet.open(file)
+        assert len(ImageSet.from_paths([file]).items) == 4
+    for empty in ([None] * 4, [""] * 4, pa.nulls(4, pa.string())):
+        save(table.append_column("split", [empty]), file)
+        assert [item.split for item in find_files(Path(file)).items] == [None] * 4
+    shutil.move(file, f"train-{file}")
+    assert {item.split for item in find_files(Path(f"train-{file}")).items} == {"train"}
+
+
+IMAGE_TYPES = {
+    "large_binary": pa.large_binary(),
+    "binary_view": pa.binary_view(),
+    "dictionary": pa.dictionary(pa.int32(), pa.binary()),
+    "string_view": pa.string_view(),
+    "dictionary of paths": pa.dictionary(pa.int32(), pa.string()),
+}
+
+
+@pytest.mark.parametrize("file", ["x.parquet", "file.arrow", "stream.arrow"])
+@pytest.mark.parametrize("kind", IMAGE_TYPES)
+def test_images_are_of_any_type_of_bytes_or_paths(kind, file, files):
+    paths = "string" in kind or "paths" in kind
+    cells = [str(each) if paths else each.read_bytes() for each in files]
+    labels = pa.array([each.parent.name for each in files]).dictionary_encode()
+    table = pa.table({"image": pa.array(cells).cast(IMAGE_TYPES[kind]), "label": labels})
+    save(table.combine_chunks(), file)
+    images = ImageSet.open(file)
+    assert images.digest_of() == ImageSet.open("data").digest_of()
+    for number in np.random.default_rng(0).permutation(25):
+        assert read_file(images.items[number]) == files[number].read_bytes()
+
+
+def test_groups_are_those_of_a_column_as_in_csv_tables():
+    images = [PNG + b"%d" % n for n in range(4)]
+    columns = {"image": images, "label": ["a", "b"] * 2, "patient": [1.0, 2.0, None, 1.0]}
+    save(pa.table(columns), "plain.parquet")
+    save(pa.table({**columns, "group": ["x", None, " y  z", ""]}), "x.parquet")
+    for file, group_by, expected in (
+        ("plain.parquet", None, [None] * 4),
+        ("plain.parquet", "patient", ["1", "2", None, "1"]),
+        ("x.parquet", None, ["x", None, "y z", None]),
+        ("x.parquet", "group", ["x", None, "y z", None]),
+        ("x.parquet", "patient", ["1", "2", None, "1"]),
+        ("plain.parquet", "[0-9]$", ["0", "1", "2", "3"]),
+    ):
+        images = ImageSet.from_folder(file, group_by=group_by, complete=False)
+        assert [item.group for item in images.items] == expected
+    with pytest.raises(UsageError, match="the table has a column group already; leave `group_by`"):
+        ImageSet.open("x.parquet", group_by="[0-9]$")
+    with pytest.raises(UsageError, match="'camera' finds no group in 4 of 4 paths"):
+        ImageSet.open("plain.parquet", group_by="camera")
 
 
 def test_a_table_without_labels_has_images_without_classes():

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import crops
 from PIL import Image
+from torch.utils.data import Subset
 from torchvision import datasets
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
@@ -71,6 +73,57 @@ def test_datasets_of_torchvision_are_read(make_images):
     images = ImageSet.open(fake, image_set="mine", min_images=2)
     assert images.items[3].path == "python://mine/000003"
     assert set(images.classes) <= {"cat", "dog"}
+
+
+def test_a_subset_of_a_dataset_has_its_files_and_classes(make_images):
+    make_images("data", cat=3, dog=3)
+    there = ImageSet.open("data", complete=False)
+    inner = Subset(datasets.ImageFolder("data"), [5, 0, 1, 4, 3])
+    images = ImageSet.open(Subset(inner, torch.tensor([0, 1, 2, -1])))
+    chosen = [there.items[number] for number in (5, 0, 1, 3)]
+    found = [(item.path, item.digest, item.label) for item in images.items]
+    assert found == [(item.path, item.digest, item.label) for item in chosen]
+    pairs = list(zip(PICTURES, LABELS, strict=True))
+    images = ImageSet.open({"train": Subset(pairs, [0, 3, 4, 5]), "test": Subset(pairs, [6, 7])})
+    assert [item.label for item in images.items] == ["cat", "dog"] * 3
+    for item, number in zip(images.items, (0, 3, 4, 5, 6, 7), strict=True):
+        assert np.array_equal(decode(read_file(item)), np.asarray(PICTURES[number]))
+    with pytest.raises(UsageError, match="the subset 'subset' has an index beyond the 8 images of"):
+        ImageSet.open(Subset(pairs, [8]))
+
+
+def test_classes_of_several_names_have_the_first_that_is_theirs(make_images):
+    """As of ImageNet, of which two are cranes, and one maillot is a tank suit, too."""
+    make_images("data", a=2, b=2, c=2, d=2, e=2)
+    dataset = datasets.ImageFolder("data")
+    dataset.classes = [
+        ("tench", "Tinca tinca"),
+        ("maillot",),
+        ("maillot", "tank suit; swimsuit"),
+        ("crane",),
+        ("crane",),
+    ]
+    labels = ["tench", "maillot", "maillot, tank suit, swimsuit", "crane 3", "crane 4"]
+    images = ImageSet.open(dataset)
+    assert [item.label for item in images.items] == [each for each in labels for _ in range(2)]
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor], ids=["numpy", "torch"])
+def test_labels_may_be_arrays(make):
+    """Of one number, of the numbers of several classes, or with a one for each class."""
+    numbers = [[0, 1], [1], [0], 1.0, [[0]], [0, 1], [1, 2], [0]]
+    chosen = [[0, 1, 0], [1, 0, 1], [0, 0, 0], [1, 1, 1]] * 2
+    for given, expected in {
+        "numbers": (numbers, ["0;1", "1", "0", "1", "0", "0;1", "1;2", "0"]),
+        "chosen": (chosen, ["1", "0;2", ";", "0;1;2"] * 2),
+    }.values():
+        rows = [(image, make(each)) for image, each in zip(PICTURES, given, strict=True)]
+        images = ImageSet.open(rows, complete=False)
+        assert [item.label for item in images.items] == expected
+    with pytest.raises(
+        WrongTypeError, match=r"a label of 'images' is .*\[\[0, 1\].*; expected a text"
+    ):
+        ImageSet.open([(PICTURES[0], make([[0, 1], [1, 0]]))])
 
 
 def test_rows_may_be_mappings_and_splits_the_keys_of_a_dict(little):

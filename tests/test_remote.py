@@ -154,8 +154,9 @@ def test_a_damaged_list_of_an_archive_is_made_again(facts):
 
 @pytest.mark.parametrize(
     "facts",
-    [[], [["a"], None, [2]], [["a"], None, ["1"]], [["a"], None, [True]], [1, None, [1]],
-     [None, ["train"], [3, -2]]],
+    [[], [["a"], None, [1]], [["a"], None, None, [2]], [["a"], None, None, ["1"]],
+     [["a"], None, None, [True]], [1, None, None, [1]], [None, ["train"], None, [3, -2]],
+     [None, [1], None, [1]], [None, None, [["a"]], [1]], [None, None, {"a": 1}, [1]]],
 )  # fmt: skip
 def test_damaged_labels_of_a_table_are_read_again(facts):
     assert columns._Told.recalled(tuple(facts)) is None

@@ -1,6 +1,7 @@
 """Images and labels that are Python objects: torchvision's datasets, and any sequence of pairs."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bottleneck.errors import BadImageError, DataError, UsageError, WrongTypeError
+from bottleneck.errors import BadImageError, DataError, UsageError, WrongTypeError, counted
 from bottleneck.images.items import Found, ImageItem
 from bottleneck.images.keyed import label_of_value
 from bottleneck.images.pixels import rgb_of
 from bottleneck.images.splits import split_of
+from bottleneck.labels import SEPARATOR
 from bottleneck.sources import location, read_source
 from bottleneck.sources.objects import object_path, offer
 
@@ -25,6 +27,7 @@ _SHAPES = {2: None, 3: 3}
 _PAIR = 2
 _IMAGE_TYPE = "Image"
 """Of a column of Hugging Face's datasets."""
+_SUBSET = "torch.utils.data.dataset.Subset"
 _Columns = tuple[Sequence[str], Sequence[str]]
 
 
@@ -37,7 +40,9 @@ def found_in(source: Any, name: str | None = None) -> tuple[str, Found]:
         A dataset of torchvision, or a sequence of pairs of an image and its label, or of mappings
         with ``image`` and ``label``, or with what the features of Hugging Face's datasets say is an
         image, and has names of classes. Images are bytes of files, paths, images of Pillow, or
-        uint8 arrays of shape (height, width, 3) or (height, width). A mapping has a sequence for
+        uint8 arrays of shape (height, width, 3) or (height, width). Labels are texts, whole
+        numbers, or lists or arrays of these for several classes; arrays that all have the same
+        number of zeros and ones say of each class whether it is one. A mapping has a sequence for
         each split.
     name : str, optional
         Name of the set; by default that of the object's type.
@@ -77,25 +82,62 @@ def found_in(source: Any, name: str | None = None) -> tuple[str, Found]:
 
 
 def _items(part: Any, name: str, split: str | None) -> list[ImageItem]:
+    part, numbers = _whole(part, name)
     samples = getattr(part, "samples", None)  # those of folders are files, and need no object
     if samples and all(isinstance(path, str | os.PathLike) for path, *_ in samples):
-        paths = [location(os.fspath(path)).as_posix() for path, *_ in samples]
-        labels = [each[1] for each in samples]
+        paths = [location(os.fspath(samples[each][0])).as_posix() for each in numbers]
+        labels = [samples[each][1] for each in numbers]
     else:
         columns = _columns(part)
         source, part = part, _undecoded(part, columns)
         own = offer(name, source, partial(_read, part, name, columns))
-        paths = [object_path(own, number) for number in range(len(part))]
+        paths = [object_path(own, number) for number in numbers]
         targets = getattr(part, "targets", None)
         if targets is not None and len(targets) == len(part):
-            labels = list(targets)
+            labels = [targets[each] for each in numbers]
         else:
-            labels = [_pair(part, number, name, columns)[1] for number in range(len(part))]
+            labels = [_pair(part, number, name, columns)[1] for number in numbers]
     names = _class_names(part)
     return [
         ImageItem(path, "", _label(label, names, name), split)
-        for path, label in zip(paths, labels, strict=True)
+        for path, label in zip(paths, _listed(labels), strict=True)
     ]
+
+
+def _whole(part: Any, name: str) -> tuple[Any, Sequence[int]]:
+    """Return the dataset that a subset of PyTorch is of, and the numbers of its images."""
+    numbers: Sequence[int] = range(len(part))
+    while f"{type(part).__module__}.{type(part).__qualname__}" == _SUBSET:
+        inner, part = part.indices, part.dataset
+        every = range(len(part))
+        try:
+            numbers = [every[int(inner[each])] for each in numbers]  # -1 is the last
+        except IndexError as error:
+            raise UsageError(
+                f"the subset {name!r} has an index beyond the {counted(len(part), 'image')} of its "
+                f"dataset; give smaller ones"
+            ) from error
+    return part, numbers
+
+
+def _listed(labels: Sequence[Any]) -> list[Any]:
+    """Return labels without arrays: as single values, or as lists of classes."""
+    arrays = [hasattr(label, "squeeze") for label in labels]
+    plain = [_plain(label) for label in labels]
+    lengths = {len(each) if isinstance(each, list) else 0 for each in plain}
+    alike = all(arrays) and len(lengths) == 1 and 0 not in lengths
+    if alike and all(value in {0, 1} for each in plain for value in each):
+        chosen = [[number for number, value in enumerate(each) if value] for each in plain]
+        return [each or SEPARATOR for each in chosen]
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """Return an array of one element as that, and one of one dimension as a list."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    small = value.squeeze() if hasattr(value, "squeeze") else value
+    return small.tolist() if getattr(small, "ndim", 2) < 2 else value  # noqa: PLR2004 - as above
 
 
 def _features(part: Any) -> Mapping[str, Any]:
@@ -132,14 +174,34 @@ def _class_names(part: Any) -> Sequence[str]:
         own = (_names_of(features.get(name)) for name in _columns(part)[1])
         return next(filter(None, own), ())
     classes = getattr(part, "classes", None)
-    return classes if isinstance(classes, list | tuple) else ()
+    return _distinct(classes) if isinstance(classes, list | tuple) else ()
+
+
+def _distinct(classes: Sequence[Any]) -> list[str]:
+    """Return a name for each class; of several, as those of ImageNet, the first.
+
+    Classes that share it have all their names, and their numbers if they share these, too.
+    """
+    every = [
+        [str(name).replace(SEPARATOR, ",") for name in each]
+        if isinstance(each, list | tuple)
+        else [str(each)]
+        for each in classes
+    ]
+    full = [", ".join(each) for each in every]
+    names = [each[0] if each else "" for each in every]
+    for longer in (full, [f"{name} {number}" for number, name in enumerate(full)]):
+        counts = Counter(names)
+        names = [
+            more if counts[name] > 1 else name for name, more in zip(names, longer, strict=True)
+        ]
+    return names
 
 
 def _label(value: Any, names: Sequence[str], name: str) -> str | None:
-    value = value.item() if hasattr(value, "item") else value
     if value is None:
         return None
-    several = isinstance(value, list | tuple)
+    several = isinstance(value, list)
     named = [_named(each, names) for each in (value if several else [value])]
     label = label_of_value(named if several else named[0])
     if label is None:
@@ -151,8 +213,12 @@ def _label(value: Any, names: Sequence[str], name: str) -> str | None:
 
 def _named(value: Any, names: Sequence[str]) -> Any:
     """Return the name of a class that is given as a number, else the value."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
-        return names[value]
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and value in range(len(names))
+    ):
+        return names[int(value)]
     return value
 
 

@@ -69,7 +69,7 @@ class Sidecars:
                 continue
             walked.images.append(image)
             walked.at.append(path)
-            walked.told.append((label, split if given else None))
+            walked.told.append((label, split if given else None, None))
         endings = sorted({PurePosixPath(path).suffix.lower() for path in used})
         walked.notes.append(f"labels were read from the files {some_of(endings)} beside the images")
 
@@ -126,6 +126,8 @@ def _label_in_json(text: str) -> str | None:
 def label_of_value(value: object) -> str | None:
     """Return a label from a value: a text, a whole number, or a list of these for several classes.
 
+    A whole number may be a float, as 1.0 is where numbers are missing elsewhere.
+
     Parameters
     ----------
     value : object
@@ -141,4 +143,6 @@ def label_of_value(value: object) -> str | None:
         return ";".join(map(str, several)) if all(several) else None
     if isinstance(value, str):
         return normal_name(value) or None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from bottleneck.errors import DataError, PathMissingError, some_of
-from bottleneck.images.items import Found, ImageItem
+from bottleneck.errors import DataError, PathMissingError, UsageError, some_of
+from bottleneck.images.groups import grouped
+from bottleneck.images.items import SPLITS, Found, ImageItem
 from bottleneck.images.kinds import IMAGE_SUFFIXES, shown_path
 from bottleneck.images.listing import is_listed, is_pattern, is_table, listed
 from bottleneck.images.metadata import items_by_metadata
@@ -87,7 +88,7 @@ class _Folder:
         }
 
 
-def find_files(root: Path, *, nested: bool = False) -> Found:
+def find_files(root: Path, *, nested: bool = False, group_by: str | None = None) -> Found:
     """Read the layout of an image folder, see `ImageSet.from_folder`.
 
     Parameters
@@ -96,6 +97,9 @@ def find_files(root: Path, *, nested: bool = False) -> Found:
         The folder, or what `listed` reads like one.
     nested : bool
         Whether each folder is a class, whatever is in it.
+    group_by : str, optional
+        The column of tables with the groups, if it is not ``group``; or a regular expression, see
+        `grouped`.
 
     Returns
     -------
@@ -108,8 +112,15 @@ def find_files(root: Path, *, nested: bool = False) -> Found:
         The folder does not exist.
     DataError
         There are no images, or the layout has no class folders, or is ambiguous.
+    UsageError
+        A row of a table has no split, or another word, where others have one; or see `grouped`.
     """
-    walked = listed(root)
+    walked = listed(root, group_by)
+    found = _found(root, walked, nested=nested)
+    return grouped(found, None if walked.by_column else group_by, root)
+
+
+def _found(root: Path, walked: Walked, *, nested: bool) -> Found:
     notes = walked.notes
     if not walked.images:
         strange = [f"{each.path} ({each.reason})" for each in walked.rejected]
@@ -151,8 +162,14 @@ def find_files(root: Path, *, nested: bool = False) -> Found:
 def _told_otherwise(root: Path, walked: Walked, *, nested: bool) -> list[ImageItem]:
     """Return the images, if more than their folders tells their labels."""
     if walked.told:
-        both = zip(walked.paths, walked.told, strict=True)
-        return [ImageItem(path, "", *facts) for path, facts in both]
+        both = list(zip(walked.paths, walked.told, strict=True))
+        for path, (_, split, _) in both:
+            if split is not None and split not in SPLITS:
+                raise UsageError(
+                    f"{path!r} has {f'the split {split!r}' if split else 'no split'}, expected "
+                    f"train, val or test; correct it, with a split in every row or in none"
+                )
+        return [ImageItem(path, "", *facts[:2], group=facts[2]) for path, facts in both]
     return [] if nested else items_by_metadata(root, walked) or []
 
 

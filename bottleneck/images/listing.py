@@ -101,7 +101,7 @@ def name_of(root: Path) -> str:
     return name if any(map(str.isalpha, name)) else full.parent.name or name
 
 
-def listed(root: Path) -> Walked:
+def listed(root: Path, group_by: str | None = None) -> Walked:
     """List the images of a source.
 
     Parameters
@@ -109,6 +109,8 @@ def listed(root: Path) -> Walked:
     root : Path
         A folder; an archive; a pattern of archives; or a folder that has archives and no images,
         which are then read as if their folders were one, in the folder that they are in.
+    group_by : str, optional
+        The column of tables with the groups, see `add_rows`.
 
     Returns
     -------
@@ -124,23 +126,23 @@ def listed(root: Path) -> Walked:
     pattern = is_pattern(root)
     if root.is_dir() or (is_remote(root) and not pattern and not suffix_of(root)):
         walked = walk_remote(root) if is_remote(root) else walk(root)
-        return walked if walked.images else _of_containers(walked, root)
+        return walked if walked.images else _of_containers(walked, root, group_by)
     if is_container(root) and not (pattern and not root.exists()):
-        return _Listing(root, [root]).walked()
+        return _Listing(root, [root], group_by).walked()
     if pattern:
-        return _Listing(root, expanded(root)).walked()
+        return _Listing(root, expanded(root), group_by).walked()
     raise PathMissingError(
         f"no folder {str(root)!r}; give a folder with one subfolder of images per class, an "
         f"archive of such folders, or a CSV table, with `data`"
     )
 
 
-def _of_containers(walked: Walked, root: Path) -> Walked:
+def _of_containers(walked: Walked, root: Path, group_by: str | None) -> Walked:
     """Return the images of the archives in a folder, if there are any."""
     places = [place for place in map(location, walked.ignored) if is_container(place)]
     if not places:
         return walked
-    found = _Listing(root, places).walked()
+    found = _Listing(root, places, group_by).walked()
     found.notes.append(
         f"{counted(len(places), 'archive or table', 'archives or tables')} in {root.as_posix()!r} "
         f"read as one"
@@ -211,10 +213,12 @@ class _Listing:
         What stands for the folder that all are in.
     places : sequence of Path
         The archives.
+    group_by : str or None
+        The column of tables with the groups.
     """
 
-    def __init__(self, root: Path, places: list[Path]) -> None:
-        self._root, self._places, self._found = root, places, Walked()
+    def __init__(self, root: Path, places: list[Path], group_by: str | None) -> None:
+        self._group_by, self._root, self._places, self._found = group_by, root, places, Walked()
         self._sidecars = Sidecars()
         self._rows: list[tuple[Path, str, Rows]] = []
         self._folders: dict[Path, None] = {root: None}
@@ -234,7 +238,7 @@ class _Listing:
                 self._add(place, top, container)
         self._found.folders = list(self._folders)
         self._sidecars.tell(self._root, self._found)
-        add_rows(self._root, self._rows, self._found)
+        add_rows(self._root, self._rows, self._found, self._group_by)
         return self._found
 
     def _tops(self) -> Iterator[Path]:

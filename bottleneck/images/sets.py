@@ -13,7 +13,7 @@ from bottleneck.errors import DataError, UsageError
 from bottleneck.files import atomic_write
 from bottleneck.images.dividing import split_items
 from bottleneck.images.given import found_in
-from bottleneck.images.groups import grouped, groups_of, leaks_of
+from bottleneck.images.groups import groups_of, leaks_of
 from bottleneck.images.items import Found, ImageItem, digest_all
 from bottleneck.images.kinds import check_ending, check_kind
 from bottleneck.images.layout import find_files, find_paths
@@ -133,7 +133,7 @@ class ImageSet:
             The folder has no images, one class, a class too small to split, or two readings.
         """
         asked, root = made(ReadSettings, settings, options), existing(location(folder))
-        found = grouped(find_files(root, nested=asked.nested), asked.group_by, root)
+        found = find_files(root, nested=asked.nested, group_by=asked.group_by)
         images = cls._digested(name or asked.image_set or name_of(root), found, asked)
         return images.completed(root, asked.seed) if complete else images
 

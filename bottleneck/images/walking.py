@@ -11,13 +11,17 @@ from bottleneck.images.kinds import is_image, shown_path
 from bottleneck.records import RejectedImage
 from bottleneck.sources import is_remote, list_remote, location
 
-__all__ = ["Walked", "existing", "is_junk", "junk_in", "walk", "walk_remote"]
+__all__ = ["Told", "Walked", "existing", "is_junk", "junk_in", "walk", "walk_remote"]
 
 _JUNK = frozenset(
     {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 )
 """Folders that programs and systems make; so are those that begin with a dot."""
 _WEB = ("http://", "https://")
+
+
+Told = tuple[str | None, str | None, str | None]
+"""Label, split and group of an image."""
 
 
 @dataclass
@@ -38,8 +42,10 @@ class Walked:
         Where each image is read from, if that is not its path: of archives that were read as if
         their folders were one, their names are in these paths, and not in `images`; and URLs are as
         their server has them.
-    told : list of (str or None, str or None)
-        Label and split of each image, where these are told by more than its folders.
+    told : list of (str or None, str or None, str or None)
+        Label, split and group of each image, where these are told by more than its folders.
+    by_column : bool
+        Whether the groups are those of the column that was asked for.
     notes : list of str
         How the source was read, where it is not obvious.
     """
@@ -49,7 +55,8 @@ class Walked:
     rejected: list[RejectedImage] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     at: list[str] = field(default_factory=list)
-    told: list[tuple[str | None, str | None]] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    by_column: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property

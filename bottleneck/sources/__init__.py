@@ -4,7 +4,7 @@ An image's path is one text wherever it lies, such as ``data/x.tar/cat/001.jpg``
 opens it.
 """
 
-from bottleneck.sources.columns import LABELS, PATHS, Rows
+from bottleneck.sources.columns import Rows
 from bottleneck.sources.members import Container
 from bottleneck.sources.memory import Remembered, digests_remembered, remembered
 from bottleneck.sources.objects import SCHEME as OBJECTS
@@ -19,6 +19,7 @@ from bottleneck.sources.opening import (
 )
 from bottleneck.sources.places import Address, is_remote, location, suffix_of
 from bottleneck.sources.remote import list_remote
+from bottleneck.sources.schema import LABELS, PATHS
 
 __all__ = [
     "LABELS",

@@ -3,53 +3,48 @@
 import io
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any, BinaryIO, NamedTuple
 
-from bottleneck.errors import BadImageError, DataError, first_line, some_of
+from bottleneck.errors import BadImageError, DataError, first_line
 from bottleneck.extras import import_extra
-from bottleneck.sources.blobs import Blob, Forward, window
+from bottleneck.sources.batches import AT_ONCE, ArrowFile, ParquetFile, Value
+from bottleneck.sources.blobs import Blob, Forward
 from bottleneck.sources.memory import remembered
 from bottleneck.sources.places import is_remote
+from bottleneck.sources.schema import columns_of
 
-__all__ = ["LABELS", "PATHS", "Rows"]
+__all__ = ["Rows"]
 
-PATHS = ("file_name", "filename", "file", "image_path", "file_path", "filepath", "image", "img")
-"""Names of columns of paths in tables without a column ``path``."""
-LABELS = ("labels", "class", "category", "target", "fine_label", "y")
-"""Names of columns of classes in tables without a column ``label``."""
-_IMAGES = ("image", "img", "picture", "photo", "bytes", "path", *PATHS)
-_SPLIT = "split"
-_AT_ONCE = 8
-"""Rows that are read at once."""
-_BUFFER = 2**20
 _LEAST = (20, 0)
 _READER = ThreadPoolExecutor(1, thread_name_prefix="columns")
 """In which pyarrow reads, all files one after the other."""
 
-Value = bytes | str | Mapping[str, Any] | None
-"""A cell with an image: its bytes, its path, both by name, or nothing."""
-
 
 class _Told(NamedTuple):
-    """What a file tells of its rows: as `Rows` has it, and the rows of each of its groups."""
+    """What a file tells of its rows: as `Rows` has it, and the rows of each of its row groups."""
 
     labels: list[Any] | None
-    splits: list[str] | None
-    groups: list[int]
+    splits: list[str | None] | None
+    groups: list[str | None] | None
+    row_groups: list[int]
 
     @classmethod
     def recalled(cls, facts: tuple[Any, ...]) -> "_Told | None":
         """Return what was remembered; None if it is something else."""
         match facts:
-            case (None | list() as labels, None | list() as splits, list() as groups):
-                right = all(type(rows) is int and rows >= 0 for rows in groups)
-                if right and all(each is None or len(each) == sum(groups) for each in facts[:2]):
-                    return cls(labels, splits and [*map(str, splits)], groups)
+            case (labels, splits, groups, list() as rows):
+                right = all(type(count) is int and count >= 0 for count in rows)
+                columns = [each for each in (labels, splits, groups) if each is not None]
+                right &= all(isinstance(each, list) for each in columns)
+                if right and all(len(each) == sum(rows) for each in columns):
+                    texts = (*(splits or ()), *(groups or ()))
+                    if all(isinstance(each, str | None) for each in texts):
+                        return cls(labels, splits, groups, rows)
         return None
 
     def is_plain(self) -> bool:
@@ -79,10 +74,10 @@ class Rows:
 
     Attributes
     ----------
-    labels : list of str or None
-        The label of each row; None without labels.
-    splits : list of str or None
-        The split of each row, as the file has it; None without splits.
+    labels : list or None
+        The label of each row, as the file has it but for names of classes; None without labels.
+    splits, groups : list of (str or None) or None
+        The split and the group of each row, as the file has it; None if no row has one.
 
     Raises
     ------
@@ -99,8 +94,8 @@ class Rows:
         pyarrow = import_extra("pyarrow", what, "pyarrow", extra="parquet", least=_LEAST)
         self.version, self._beside = blob.version, beside
         self._error: type[Exception] = pyarrow.ArrowException
-        self._open: Callable[[], _Parquet | _Arrow] = partial(
-            _Parquet if suffix == ".parquet" else _Arrow, blob
+        self._open: Callable[[], ParquetFile | ArrowFile] = partial(
+            ParquetFile if suffix == ".parquet" else ArrowFile, blob
         )
         known, version = remembered(), blob.version if is_remote(path) else ""
         told = _Told.recalled(known.find(path, version)) if known else None
@@ -111,26 +106,52 @@ class Rows:
                 raise DataError(f"it is damaged or no such file ({first_line(error)})") from error
             if known and told.is_plain():
                 known.add(path, version, *told)
-        self.labels, self.splits, self._groups = told
-        self._starts = [0, *accumulate(self._groups)]
+        self.labels, self.splits, self.groups, self._row_groups = told
+        self._starts = [0, *accumulate(self._row_groups)]
         self._blocks = Forward[list[Value]](self._begin, _weight)
 
     @cached_property
-    def _opened(self) -> tuple["_Told", "_Parquet | _Arrow", str]:
+    def _opened(self) -> tuple["_Told", "ParquetFile | ArrowFile", str]:
         return self._read()
 
-    def _read(self) -> tuple["_Told", "_Parquet | _Arrow", str]:
+    def _read(self) -> tuple["_Told", "ParquetFile | ArrowFile", str]:
         """Return what the file tells of its rows, the file, and its column of images."""
         file = self._open()
-        features = _features_of(file.schema)
-        column = _image_column(file.schema, features)
-        label = _label_column(file.schema, features)
-        split = _SPLIT if _SPLIT in file.schema.names else None
-        facts = file.read_columns([each for each in (label, split) if each])
-        names = _class_names(features.get(label or ""))
-        labels = [_label(each, names) for each in facts[label]] if label else None
-        splits = [str(each) for each in facts[split]] if split else None
-        return _Told(labels, splits, file.groups), file, column
+        image, *others, names = columns_of(file.schema)
+        facts = {
+            name: [_label(cell, names.get(name, ())) for cell in cells]
+            for name, cells in file.read_columns([each for each in others if each]).items()
+        }
+        labels, splits, groups = [facts.get(each or "") for each in others]
+        return _Told(labels, _texts(splits), _texts(groups), file.groups), file, image
+
+    def texts(self, column: str) -> list[str | None] | None:
+        """Return the cells of a column, as a CSV table has them.
+
+        Parameters
+        ----------
+        column : str
+            Its name.
+
+        Returns
+        -------
+        list of (str or None) or None
+            None instead of empty cells; None if there is no such column.
+
+        Raises
+        ------
+        DataError
+            It cannot be read.
+        """
+        try:
+            file = self._open()
+            if column not in file.schema.names:
+                return None
+            return [_text(each) for each in file.read_columns([column])[column]]
+        except (self._error, OSError) as error:
+            raise DataError(
+                f"the column {column!r} cannot be read ({first_line(error)}); write the table again"
+            ) from error
 
     def names(self) -> list[str]:
         """Return the numbers of the rows."""
@@ -189,7 +210,7 @@ class Rows:
     def _value(self, row: int) -> Value:
         """Return a cell; the blocks of a row group begin with its first row."""
         group = bisect_right(self._starts, row) - 1
-        inner, place = divmod(row - self._starts[group], _AT_ONCE)
+        inner, place = divmod(row - self._starts[group], AT_ONCE)
         try:
             block = self._blocks.block(self._first_block(group) + inner)
         except self._error as error:
@@ -200,10 +221,10 @@ class Rows:
         return value
 
     def _first_block(self, group: int) -> int:
-        return sum(-(-rows // _AT_ONCE) for rows in self._groups[:group])
+        return sum(-(-rows // AT_ONCE) for rows in self._row_groups[:group])
 
     def _begin(self, number: int) -> tuple[int, Iterator[list[Value]]]:
-        starts = [0, *accumulate(-(-rows // _AT_ONCE) for rows in self._groups)]
+        starts = [0, *accumulate(-(-rows // AT_ONCE) for rows in self._row_groups)]
         group = bisect_right(starts, number) - 1
         return starts[group], self._in_one_thread(self._from_group(group))
 
@@ -214,98 +235,15 @@ class Rows:
 
     def _from_group(self, first: int) -> Iterator[list[Value]]:
         _, file, column = self._opened
-        for group in range(first, len(self._groups)):
+        for group in range(first, len(self._row_groups)):
             waiting: list[Value] = []
             for values in file.read_group(group, column):
                 waiting += values
-                while len(waiting) >= _AT_ONCE:
-                    yield waiting[:_AT_ONCE]
-                    waiting = waiting[_AT_ONCE:]
+                while len(waiting) >= AT_ONCE:
+                    yield waiting[:AT_ONCE]
+                    waiting = waiting[AT_ONCE:]
             if waiting:
                 yield waiting
-
-
-class _Parquet:
-    """A Parquet file: its row groups are read page by page."""
-
-    def __init__(self, blob: Blob) -> None:
-        self._blob = blob
-        with self._opened() as file:
-            self._metadata = file.metadata
-            self.schema = file.schema_arrow
-        count = self._metadata.num_row_groups
-        self.groups = [self._metadata.row_group(each).num_rows for each in range(count)]
-
-    def _opened(self, **options: Any) -> Any:
-        from pyarrow import parquet
-
-        source = window(self._blob, 0, self._blob.size)
-        # Ahead, whole row groups would be read, which may be the whole file.
-        return parquet.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False, **options)
-
-    def read_columns(self, columns: Sequence[str]) -> dict[str, list[Any]]:
-        with self._opened() as file:
-            found = file.read(columns=list(columns), use_threads=False)
-        return {name: found.column(name).to_pylist() for name in columns}
-
-    def read_group(self, group: int, column: str) -> Iterator[list[Value]]:
-        with self._opened(metadata=self._metadata) as file:
-            for batch in file.iter_batches(
-                _AT_ONCE, row_groups=[group], columns=[column], use_threads=False
-            ):
-                yield batch.column(0).to_pylist()
-
-
-class _Arrow:
-    """An Arrow file or stream, of which a batch is read at a time."""
-
-    def __init__(self, blob: Blob) -> None:
-        from pyarrow import ipc
-
-        self._blob = blob
-        self._is_file = blob.read_at(0, 6) == b"ARROW1"
-        self.groups: list[int] = []
-        self._places: list[int] = []
-        source = window(blob, 0, blob.size)
-        self._reader = ipc.open_file(source) if self._is_file else ipc.open_stream(source)
-        self.schema = self._reader.schema
-        self._source = source
-
-    def read_columns(self, columns: Sequence[str]) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {name: [] for name in columns}
-        for batch in self._batches():
-            self.groups.append(batch.num_rows)
-            for name in columns:
-                found[name] += batch.column(name).to_pylist()
-        return found
-
-    def _batches(self) -> Iterator[Any]:
-        if self._is_file:
-            for number in range(self._reader.num_record_batches):
-                yield self._reader.get_batch(number)
-            return
-        place = self._source.tell()
-        while True:
-            try:
-                batch = self._reader.read_next_batch()
-            except StopIteration:
-                return
-            self._places.append(place)
-            place = self._source.tell()
-            yield batch
-
-    def read_group(self, group: int, column: str) -> Iterator[list[Value]]:
-        from pyarrow import ipc
-
-        source = window(self._blob, 0, self._blob.size)
-        if self._is_file:
-            batch = ipc.open_file(source).get_batch(group)
-        else:
-            source.seek(self._places[group])
-            batch = ipc.read_record_batch(ipc.read_message(source), self.schema)
-        values = batch.column(column)
-        for start in range(0, len(values), _AT_ONCE):
-            yield values.slice(start, _AT_ONCE).to_pylist()
 
 
 def _weight(block: list[Value]) -> int:
@@ -313,56 +251,24 @@ def _weight(block: list[Value]) -> int:
     return sum(len(content or b"") for content in contents)
 
 
-def _features_of(schema: Any) -> dict[str, Any]:
-    """Return what Hugging Face's datasets say of the columns; nothing where they do not."""
-    content = (schema.metadata or {}).get(b"huggingface", b"{}")
-    with suppress(ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        features = json.loads(content)["info"]["features"]
-        return {name: each for name, each in features.items() if isinstance(each, dict)}
-    return {}
-
-
-def _image_column(schema: Any, features: Mapping[str, Any]) -> str:
-    """Return the column with images."""
-    from pyarrow import types
-
-    own = [name for name, each in features.items() if each.get("_type") == "Image"]
-
-    def holds(kind: Any) -> bool:
-        if types.is_struct(kind):
-            return any(kind.field(each).name == "bytes" for each in range(kind.num_fields))
-        return any(test(kind) for test in (types.is_binary, types.is_large_binary))
-
-    full = [name for name in schema.names if holds(schema.field(name).type)]
-    named = [name for name in _IMAGES if name in schema.names]
-    own += [name for name in named if name in full]
-    own += full if len(full) == 1 else []
-    texts = (types.is_string, types.is_large_string)
-    own += [name for name in named if any(test(schema.field(name).type) for test in texts)]
-    if not own:
-        raise DataError(
-            f"it has no column of images; expected a column image, of bytes or of paths, but it "
-            f"has {some_of(schema.names) or 'none'}"
-        )
-    return own[0]
-
-
-def _label_column(schema: Any, features: Mapping[str, Any]) -> str | None:
-    own = [name for name, each in features.items() if _class_names(each)]
-    own += [name for name in ("label", *LABELS) if name in schema.names]
-    return next(iter(own), None)
-
-
-def _class_names(feature: Any) -> list[str]:
-    """Return the names of classes that are given as numbers, also of several in a list."""
-    inner = feature.get("feature", feature) if isinstance(feature, dict) else {}
-    names = inner.get("names") if isinstance(inner, dict) else None
-    return [str(each) for each in names] if isinstance(names, list) else []
-
-
 def _label(value: Any, names: Sequence[str]) -> Any:
+    """Return the name of a class that is given as a number, else the value; None where none is."""
     if isinstance(value, list):
         return [_label(each, names) for each in value]
-    if isinstance(value, int) and not isinstance(value, bool) and names:
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int) and names:
         return names[value] if 0 <= value < len(names) else None  # -1 means none
-    return value
+    return None if value != value else value  # noqa: PLR0124 - NaN, where numbers are missing
+
+
+def _text(value: Any) -> str | None:
+    """Return a cell as a CSV table has it; None if it is empty."""
+    value = int(value) if isinstance(value, float) and value.is_integer() else _label(value, ())
+    return None if value is None else str(value).strip() or None
+
+
+def _texts(values: Iterable[Any] | None) -> list[str | None] | None:
+    """Return the cells of a column, if there is one; None if all are empty."""
+    texts = [_text(each) for each in values or ()]
+    return texts if any(texts) else None
