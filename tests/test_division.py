@@ -207,7 +207,8 @@ def killed(together) -> Callable[..., str]:
         while True:
             cache = f"cache{next(numbers)}"
             workers, results = together(*jobs, cache=cache)
-            until(lambda: len(list(Path(f"{cache}-gate").iterdir())) == len(jobs))
+            gate = Path(f"{cache}-gate")
+            until(lambda gate=gate: len(list(gate.iterdir())) == len(jobs))
             moment = generator.uniform(0, longest)
             time.sleep(moment)
             workers[0].kill()
