@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,12 @@ from bottleneck.extract.outcomes import Part
 from bottleneck.extract.plan import plan_extraction
 from bottleneck.extract.store import targets_of_all
 from bottleneck.locks import Holder
+from bottleneck.records import Extraction
 from bottleneck.settings import StoreSettings
 
 LAYERS = ("first", "second")
+LONGEST = 2.0
+"""Seconds after which an extraction is killed at the latest."""
 
 
 def work(results, gate: str, count: int, cache: str, job: dict) -> None:
@@ -113,7 +116,9 @@ def rows(root: str, *, doubles: int = 0) -> dict[tuple[str, str], dict[tuple[str
                 key: each.tobytes() for key, each in zip(keys, values, strict=True)
             }
     assert stored - sum(map(len, found.values())) <= doubles
-    assert not verify_cache(Cache(root)).damage
+    verified = verify_cache(Cache(root))
+    assert not verified.damage
+    assert not verified.strangers
     return found
 
 
@@ -189,26 +194,56 @@ def test_what_a_killed_extraction_leaves_is_computed_by_the_other(photographs, t
     assert not Path("cache/leases").exists()
 
 
+@pytest.fixture
+def killed(together) -> Callable[..., str]:
+    """Kill the first of several extractions at a random moment of its work; returns the cache.
+
+    The others have ended then.
+    """
+    generator, numbers, longest = random.Random(0), count(), LONGEST
+
+    def begin(*jobs: dict) -> str:
+        nonlocal longest
+        while True:
+            cache = f"cache{next(numbers)}"
+            workers, results = together(*jobs, cache=cache)
+            gate = Path(f"{cache}-gate")
+            until(lambda gate=gate: len(list(gate.iterdir())) == len(jobs))
+            moment = generator.uniform(0, longest)
+            time.sleep(moment)
+            workers[0].kill()
+            workers[0].join()
+            hit = workers[0].exitcode == -signal.SIGKILL
+            finished(workers[hit:], results)
+            if hit and results.empty():  # nor has it reported its end
+                return cache
+            longest = moment  # which was too late
+
+    return begin
+
+
 @pytest.mark.ci
-def test_killed_at_random_moments(photographs, together, full):
+def test_killed_at_random_moments(photographs, killed, full):
     """One of three processes at a time; every row is there once in the end, bit by bit."""
     expected = alone(photographs)
-    generator = random.Random(0)
-    for number in range(6 if full else 2):
-        cache = f"cache{number}"
-        job = {"part_bytes": 2**11}
-        workers, results = together(*({**job} for _ in range(3)), cache=cache)
-        until(lambda cache=cache: list(Path(cache).glob("*/parts/*.h5")))
-        time.sleep(generator.uniform(0, 0.5))
-        workers[1].kill()
-        workers[1].join()
-        left = [worker for worker in workers if worker is not workers[1]]
-        if workers[1].exitcode == 0:
-            left = workers
-        finished(left, results)
+    for _ in range(10 if full else 2):
+        cache = killed(*({"part_bytes": 2**13} for _ in range(3)))
         # What was computed and not yet in a part is lost; a part has all rows of its images.
         assert rows(cache) == expected
-        assert not Path(cache, "leases").exists()
+        assert not list(Path(cache).glob("leases/*.lease"))
+
+
+@pytest.mark.ci
+def test_a_shard_killed_at_random_moments_is_repeated(photographs, killed):
+    """It and the other one complete the extraction; every row is there once, bit by bit."""
+    expected, base = alone(photographs), FrozenBase("little", ["second"], weights="random")
+    for _ in range(2):
+        cache = killed({"part_bytes": 2**13, "shard": "1/2"})
+        for shard in ("1/2", "2/2"):
+            done = extract_features("data", base, cache, shard=shard)
+        assert isinstance(done, Extraction)
+        assert rows(cache) == expected
+        assert not list(Path(cache).glob("leases/*.lease"))
 
 
 def foreign(cache: str, bank: str, images: list[str], holder: Holder) -> Path:

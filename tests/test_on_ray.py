@@ -220,7 +220,7 @@ def test_without_ray_the_extra_is_named(folder, little, bottleneck, monkeypatch)
 
 
 def test_an_address_that_does_not_answer(folder, little, monkeypatch):
-    """Where nothing listens, where nothing is said in time, and where it is no server of Ray."""
+    """Where nothing listens, where no request is answered in time, and where it is none of Ray."""
     base = FrozenBase(little, weights="random")
     monkeypatch.setattr(clusters, "_SECONDS", 0.5)
 
@@ -233,8 +233,10 @@ def test_an_address_that_does_not_answer(folder, little, monkeypatch):
         port = silent.getsockname()[1]
         clusters.import_ray()  # which may take seconds
         refused(f"127.0.0.1:{port}", "timed out")
-        thread = threading.Thread(target=_answer_as_a_page, args=(silent,))
+        answers = [b"\0\0\0\4\0\0\0\0\0", b"HTTP/1.1 400 Bad Request\r\n\r\n"]
+        thread = threading.Thread(target=_answer, args=(silent, answers))
         thread.start()
+        refused(f"127.0.0.1:{port}", "timed out")
         refused(f"127.0.0.1:{port}", "it is no server of Ray")
         thread.join()
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
@@ -243,11 +245,15 @@ def test_an_address_that_does_not_answer(folder, little, monkeypatch):
     assert not Path("cache").exists()
 
 
-def _answer_as_a_page(server: socket.socket) -> None:
-    for _ in range(2):  # the first connection is that of the attempt before
+def _answer(server: socket.socket, answers: list[bytes]) -> None:
+    """Say one thing to each who connects, and nothing more until that one leaves."""
+    server.accept()[0].close()  # the connection of the attempt before
+    for answer in answers:
         connection, _ = server.accept()
         with connection:
-            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            connection.sendall(answer)
+            while connection.recv(2**12):
+                pass
 
 
 @pytest.fixture

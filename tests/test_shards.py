@@ -233,14 +233,21 @@ def test_an_environment_without_a_shard_is_refused(environment, message):
         Shard.of("auto", environment)
 
 
-def test_the_command_refuses_before_any_work(folder, little, bottleneck, monkeypatch):
+def test_what_names_no_shard_is_refused_before_any_work(folder, little, bottleneck, monkeypatch):
+    """No image is read, and so no summary of them is printed."""
     for name in ("SLURM_ARRAY_TASK_ID", "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
+    base, read = FrozenBase(little, weights="random"), []
+    monkeypatch.setattr(ImageSet, "open", lambda *given, **_: read.append(given))
     command = ("extract", "--data", folder, "--model", little, *RANDOM)
     for given, expected in (("5/4", "--shard must be I/N"), ("auto", "--shard auto needs")):
         refused = bottleneck(*command, "--shard", given)
         assert refused.code == 2
         assert expected in refused.err
+        assert "images" not in refused.err
+    with pytest.raises(UsageError, match="`shard=auto` needs"):
+        extract_features(folder, base, "cache", shard="auto")
+    assert not read
     assert not Path("cache").exists()
 
 

@@ -51,9 +51,9 @@ def extract(
     from bottleneck.bases import find_model
     from bottleneck.cache import Shard
 
+    Shard.of(settings.shard)  # what the environment does not tell needs no images
     found = open_images(images, cache)
     with loading():
-        Shard.of(settings.shard)  # what the environment does not tell needs no PyTorch either
         for model in settings.models:
             find_model(model)  # an unknown name needs no PyTorch
         from bottleneck.extract import extract_features

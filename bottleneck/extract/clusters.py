@@ -28,12 +28,23 @@ __all__ = ["address_of", "connected", "import_ray"]
 _WHAT, _EXTRA, _LEAST = "`engine=ray`", "ray", (2, 50)
 _ADDRESS = "RAY_ADDRESS"
 _SECONDS = 4.0
-"""Within this time, a server of the cluster must answer."""
+"""Within this time, a server of the cluster must be connected, and within it once more, answer."""
 _END_SECONDS = 30.0
 """Within this time, processes that were ended are gone, also on a busy computer."""
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
-"""The beginning of a connection of HTTP/2, with empty settings; the other side sends its own."""
-_FRAME, _KIND, _SETTINGS = 9, 3, 4
+_HEADERS, _SETTINGS = 1, 4
+_FRAME, _KIND = 9, 3
+"""Bytes before the content of a frame of HTTP/2: three of its length, one of its kind, others."""
+_REQUEST = (
+    b"\x83\x86\x04\x1c/grpc.health.v1.Health/Check\x01\x03ray"
+    b"\x0f\x10\x10application/grpc\x00\x02te\x08trailers"
+)
+_ASKED = (
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    + (bytes(3) + b"\x04" + bytes(5))
+    + (len(_REQUEST).to_bytes(3) + b"\x01\x04" + bytes(3) + b"\x01" + _REQUEST)
+    + (b"\x00\x00\x05\x00\x01" + bytes(3) + b"\x01" + bytes(5))
+)
+"""What asks a server of gRPC for its health: settings, headers and an empty message, in HTTP/2."""
 _STORE_BYTES = 2**28
 _LONGEST_FOLDER = 30
 """Letters of a folder in which Ray can have its sockets."""
@@ -112,15 +123,11 @@ def address_of(given: str | None) -> str | None:
 
 
 def _check_answers(address: str, name: str) -> None:
-    """Make sure that a server of HTTP/2, as Ray's are, answers at an address."""
+    """Make sure that a server of gRPC, as Ray's are, answers at an address."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), _SECONDS) as connection:
-            connection.settimeout(_SECONDS)
-            connection.sendall(_PREFACE)
-            frame = connection.recv(_FRAME)
-            reason = "it is no server of Ray"
-            answered = len(frame) == _FRAME and frame[_KIND] == _SETTINGS
+            reason, answered = "it is no server of Ray", _is_answered(connection)
     except (OSError, ValueError, OverflowError) as error:
         reason, answered = first_line(error), False
     if not answered:
@@ -128,6 +135,32 @@ def _check_answers(address: str, name: str) -> None:
             f"no Ray cluster answers at {name} {address!r} ({reason}); start one there with "
             f"'ray start --head', correct the address, or leave {name} out"
         )
+
+
+def _is_answered(connection: socket.socket) -> bool:
+    """Return whether a server answers a request, and not only the beginning of the connection."""
+    deadline, received = time.monotonic() + _SECONDS, b""
+    connection.sendall(_ASKED)
+    while _HEADERS not in (kinds := _kinds(received)):
+        if kinds[:1] not in ([], [_SETTINGS]):
+            return False
+        if (left := deadline - time.monotonic()) <= 0:
+            raise TimeoutError("timed out")
+        connection.settimeout(left)
+        more = connection.recv(2**12)
+        if not more:
+            return False
+        received += more
+    return kinds[0] == _SETTINGS
+
+
+def _kinds(received: bytes) -> list[int]:
+    """Return the kinds of the frames that have begun."""
+    kinds = []
+    while len(received) >= _FRAME:
+        kinds.append(received[_KIND])
+        received = received[_FRAME + int.from_bytes(received[:_KIND]) :]
+    return kinds
 
 
 @contextmanager

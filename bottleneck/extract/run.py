@@ -9,7 +9,7 @@ from typing import Any, cast, overload
 
 from bottleneck.arguments import made
 from bottleneck.bases.frozen import FrozenBase
-from bottleneck.cache import Cache
+from bottleneck.cache import Cache, Shard
 from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.extract.compute import Progress
 from bottleneck.extract.filling import Filling, fill_banks
@@ -129,6 +129,7 @@ def extract_features(
                 f"the settings describe another base than {base.model}; give the settings that it "
                 f"was created from, or StoreSettings"
             )
+    Shard.of(settings.shard)  # what the environment does not tell needs no images
     started = time.monotonic()
     cache = Cache(cache)
     if not isinstance(images, ImageSet):
