@@ -144,7 +144,7 @@ def draw_report(chromium: Browser, report: Path, file: Path) -> None:
     max(wrong, key=lambda cell: int(cell.get_attribute("data-total"))).click()
     page.wait_for_timeout(3000)  # it scrolls to the images
     shown = []
-    for first, last in (("#t-matrix-0", "#t-matrix-0 ~ * table"), ("#images", "#gallery .card")):
+    for first, last in (("#t-matrix-0", "#t-each-0 ~ * table"), ("#images", "#gallery .card")):
         top, bottom = page.evaluate(EDGES, [first, last])
         clip = {"x": 10, "y": top - 4, "width": 1080, "height": bottom - top + 10}
         image = page.screenshot(full_page=True, clip=clip)
