@@ -45,6 +45,7 @@ from bottleneck.extract.store import targets_of_all
 from bottleneck.extract.workers import Job, Worker
 from bottleneck.images import ImageItem
 from bottleneck.locks import Holder
+from bottleneck.records import Extraction
 from bottleneck.settings import StoreSettings
 
 # Ray does not wait for the processes that it ends.
@@ -73,7 +74,7 @@ def of_ray() -> list[psutil.Process]:
     here = str(Path.cwd())
     return [
         each
-        for each in psutil.process_iter(["cwd"])
+        for each in psutil.process_iter(["cwd", "cmdline"])
         if each.info["cwd"] == here and each.pid != os.getpid()
     ]
 
@@ -431,35 +432,64 @@ def test_workers_that_die_while_they_load_the_base(folder, little, monkeypatch):
 @pytest.mark.ci
 @pytest.mark.timeout(1800)
 def test_killed_nodes_and_workers(folder, lite, full):
-    """One of them at a random moment: the others compute every row once, bit by bit."""
+    """One of them at a random moment of the work: the others compute every row once, bit by bit.
+
+    The moments are after the start of a worker, which loads the base, or after the first part. If
+    the work had ended by then, another one is drawn.
+    """
     extract_features(folder, lite, "alone", batch_size=4)
-    expected, generator = rows("alone"), random.Random(0)
+    expected, generator, longest = rows("alone"), random.Random(0), [6.0, 1.0]
     with cluster(2) as made:
         for number in range(10 if full else 2):
-            cache, found = f"cache{number}", []
-            options = {"engine": "ray", "ray_address": made.address, "batch_size": 4}
-            work = threading.Thread(
-                target=lambda cache=cache, found=found, options=options: found.append(
-                    extract_features(folder, lite, cache, **options)
-                )
-            )
-            work.start()
-            while not list(Path(cache).glob("*/parts/*.h5")) and work.is_alive():
-                time.sleep(0.05)
-            time.sleep(generator.uniform(0, 3))
-            victims = [each for each in of_ray() if "MapWorker" in " ".join(each.cmdline())]
-            if number % 2:
-                node = generator.choice(sorted(made.worker_nodes, key=lambda one: one.node_id))
-                made.remove_node(node, allow_graceful=False)
-            elif victims:
-                os.kill(generator.choice(victims).pid, signal.SIGKILL)
-            work.join(300)
-            if number % 2:
-                made.add_node(num_cpus=1)
-            assert found[0].computed == IMAGES - 1
-            assert len(found[0].rejected) == 1
-            assert rows(cache) == expected
-            assert not Path(cache, "leases").exists()
+            hit, stored = False, number // 2 % 2
+            while not hit:
+                cache = tempfile.mkdtemp(prefix="cache", dir=".")
+                work, shown, found = _begun(folder, lite, cache, made.address)
+                while not (_stored(cache) if stored else _map_workers()) and work.is_alive():
+                    time.sleep(0.05)
+                moment = generator.uniform(0, longest[stored])
+                work.join(moment)
+                victims = _map_workers()
+                hit = bool(victims) and IMAGES not in shown
+                if not hit:
+                    longest[stored] = moment
+                elif number % 2:
+                    node = generator.choice(sorted(made.worker_nodes, key=lambda one: one.node_id))
+                    made.remove_node(node, allow_graceful=False)
+                else:
+                    generator.choice(victims).kill()
+                work.join(300)
+                if hit and number % 2:
+                    made.add_node(num_cpus=1)
+                assert found[0].computed == IMAGES - 1
+                assert len(found[0].rejected) == 1
+                assert rows(cache) == expected
+                assert not Path(cache, "leases").exists()
+
+
+def _begun(
+    folder: Path, base: FrozenBase, cache: str, address: str
+) -> tuple[threading.Thread, list[int], list[Extraction]]:
+    """A thread that extracts on a cluster, the numbers of images done, and what it returns."""
+    shown, found = [], []
+
+    def work() -> None:
+        progress = lambda _, done, __, **___: shown.append(done)  # noqa: E731
+        options = {"engine": "ray", "ray_address": address, "batch_size": 4, "progress": progress}
+        found.append(extract_features(folder, base, cache, **options))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, shown, found
+
+
+def _stored(cache: str) -> list[Path]:
+    return list(Path(cache).glob("*/parts/*.h5"))
+
+
+def _map_workers() -> list[psutil.Process]:
+    """The processes of Ray's that compute."""
+    return [each for each in of_ray() if "MapWorker" in " ".join(each.info["cmdline"] or ())]
 
 
 @pytest.mark.ci
