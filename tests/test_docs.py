@@ -481,6 +481,12 @@ def listed(found):
     return found if isinstance(found, list) else [found]
 
 
+def test_the_readme_is_short():
+    """It has two pictures: of a report, and of a terminal."""
+    assert README.count("\n") <= 150
+    assert README.count("![") == 2
+
+
 def test_the_readmes_installations_are_one_line_each():
     lines = [block.strip() for block in blocks("") if block.startswith("pip")]
     assert lines == [
