@@ -97,7 +97,8 @@ def nothing_is_left(tmp_path_factory):
         files -= {name for name in files if name.startswith("sklearn_testing_")}
     kept = ("resource_tracker", "forkserver")  # these end with this process, and so do their files
     children = psutil.Process().children(recursive=True)
-    left = [each for each in children if not any(word in str(each.cmdline()) for word in kept)]
+    living = [each for each in children if each.status() != psutil.STATUS_ZOMBIE]
+    left = [each for each in living if not any(word in str(each.cmdline()) for word in kept)]
     assert not left, left
     assert not files, files
 
