@@ -129,6 +129,15 @@ def test_what_is_no_plain_file_in_a_zip_is_told(files):
     assert found[f"x.zip/{next(iter(files))}"].startswith("it is encrypted; unpack the archive")
 
 
+def test_backslashes_of_windows_divide_folders(files):
+    with zipfile.ZipFile("x.zip", "w") as archive:
+        for name, content in files.items():
+            member = zipfile.ZipInfo(name.replace("/", "\\"))
+            member.create_system = 0
+            archive.writestr(member, content)
+    assert ImageSet.open("x.zip").digest_of() == ImageSet.open("data").digest_of()
+
+
 def test_a_later_file_of_the_same_name_counts(files):
     first, *others = files.values()
     with tarfile.open(tar_of("x.tar", files), "a") as archive:

@@ -429,6 +429,13 @@ def test_a_server_that_does_not_answer_is_given_up(answers, monkeypatch):
         assert time.monotonic() - started < 30
 
 
+def test_keys_with_an_empty_part_are_read(files):
+    with s3_server() as (_, client):
+        for file in files:
+            client.upload_file(str(file), BUCKET, str(file).replace("/", "//", 1))
+        assert ImageSet.open(f"s3://{BUCKET}/data").digest_of() == ImageSet.open("data").digest_of()
+
+
 def test_an_empty_folder_is_one_sentence():
     with s3_server(), pytest.raises(PathMissingError, match=f"no files at 's3://{BUCKET}/no'"):
         ImageSet.open(f"s3://{BUCKET}/no")

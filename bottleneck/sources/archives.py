@@ -40,7 +40,7 @@ _KNOWN = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA}
 """Not bzip2, of which 100 bytes may be 100 MB, all of which `zipfile` would inflate at once."""
 _OF_MEMBERS = ("header_offset", "compress_size", "file_size", "compress_type", "CRC")
 """What is needed of a zip archive's entry to read the file."""
-_ENCRYPTED = 1
+_ENCRYPTED, _WINDOWS = 1, 0
 _AGAIN = "copy or download it again"
 _DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, struct.error),
@@ -232,7 +232,9 @@ class Zip(_Archive):
         for member in members:
             if not member.is_dir():
                 place = tuple(int(getattr(member, each)) for each in _OF_MEMBERS)
-                found.add(member.filename, place, self._against(member))
+                of_windows = member.create_system == _WINDOWS
+                name = member.filename.replace("\\", "/") if of_windows else member.filename
+                found.add(name, place, self._against(member))
         return found
 
     @staticmethod

@@ -16,8 +16,9 @@ from bottleneck.sources.remote import forget_stated
 __all__ = ["Remembered", "digests_remembered", "remembered"]
 
 _FILE = "remote.json"
-_SAVE_SECONDS = 30.0
-"""After this time, what is new is written, so that a killed process has not read all in vain."""
+_SAVE_SECONDS, _SHARE = 30.0, 0.05
+"""After this time, what is new is written, so that a killed process has not read all in vain; later
+where writing would take more than this share of the time."""
 _current: ContextVar["Remembered | None"] = ContextVar("remembered", default=None)
 
 
@@ -36,7 +37,7 @@ class Remembered:
     def __init__(self, file: Path) -> None:
         self._file, self._known = file, _content(file)
         self._new: dict[str, Any] = {}
-        self._lock, self._saved = threading.Lock(), time.monotonic()
+        self._lock, self._due = threading.Lock(), time.monotonic() + _SAVE_SECONDS
 
     def find(self, path: str, version: str) -> tuple[Any, ...]:
         """Return what is known of a file.
@@ -73,19 +74,22 @@ class Remembered:
             return
         with self._lock:
             self._known[path] = self._new[path] = [version, *facts]
-            late = time.monotonic() - self._saved > _SAVE_SECONDS
-        if late:
+            due = time.monotonic() > self._due
+        if due:
             self.save()
 
     def save(self) -> None:
         """Add what is new to the file, in which others may have written; or do not remember it."""
-        with self._lock, suppress(OSError):
-            self._saved = time.monotonic()
-            if self._new:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                both = _content(self._file) | self._new
-                atomic_write(self._file, json.dumps(both, indent=0) + "\n")
-                self._new = {}
+        with self._lock:
+            started = time.monotonic()
+            with suppress(OSError):
+                if self._new:
+                    self._file.parent.mkdir(parents=True, exist_ok=True)
+                    both = _content(self._file) | self._new
+                    atomic_write(self._file, json.dumps(both, indent=0) + "\n")
+                    self._new = {}
+            ended = time.monotonic()
+            self._due = ended + max(_SAVE_SECONDS, (ended - started) / _SHARE)
 
 
 def _content(file: Path) -> dict[str, Any]:
