@@ -1,10 +1,11 @@
 """Images from everywhere against a folder: ``benchmarks/sources.py``.
 
 Every source has the same images, and its rows must be those of the folder, bit for bit. Memory is
-that of a process that digests and reads 1,000 and 20,000 images of 20 kB. S3 is moto's server on
-loopback, in a process of its own: each request takes 20 ms more, and one in a hundred fails. It
-computes on the same cores, so its processor time, divided by their number, is subtracted. The bars:
-all rows identical, memory constant, and S3 at 0.9 of the speed of local files.
+that of a process that digests and reads 1,000 and 20,000 images of 20 kB. The web is Python's own
+server on loopback. S3 is moto's server on loopback, in a process of its own: each request takes 20
+ms more, and one in a hundred fails. It computes on the same cores, so its processor time, divided
+by their number, is subtracted. The bars: all rows identical, memory constant, and S3 at 0.9 of the
+speed of local files.
 """
 
 import argparse
@@ -15,8 +16,8 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, chdir, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ import boto3
 import numpy as np
 import psutil
 import pyarrow as pa
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as ImageColumn
 from pyarrow import ipc, parquet
+from torchvision.datasets import ImageFolder
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_features
 from common import Tables, run, run_process, write_photographs
@@ -42,17 +46,24 @@ for item in ImageSet.from_paths([sys.argv[1]]).items:
 status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
 print(status["VmHWM"].split()[0])
 """
-SOURCES = {
-    "folder": "data",
-    "tar": "x.tar",
-    "compressed tar": "x.tar.gz",
-    "zip": "x.zip",
-    "3 shards of WebDataset": "s-{0..2}.tar",
-    "Parquet": "x.parquet",
-    "Arrow": "x.arrow",
-    "metadata.csv": "plain",
-    "Python sequence": "",
+SOURCES: dict[str, Callable[[str], Any]] = {
+    "folder": lambda _: "data",
+    "table": lambda _: "table.csv",
+    "tar": lambda _: "x.tar",
+    "compressed tar": lambda _: "x.tar.gz",
+    "zip": lambda _: "x.zip",
+    "3 shards of WebDataset": lambda _: "s-{0..2}.tar",
+    "Parquet": lambda _: "x.parquet",
+    "Arrow": lambda _: "x.arrow",
+    "metadata.csv": lambda _: "plain",
+    "Hugging Face's dataset, saved": lambda _: "saved",
+    "sequence in Python": lambda _: pairs(sorted(Path("data").rglob("*.jpg"))),
+    "ImageFolder of torchvision": lambda _: ImageFolder("data"),
+    "folder of the web": lambda web: f"{web}/data",
+    "zip of the web": lambda web: f"{web}/x.zip",
 }
+"""Name to what is opened, given the address of the web."""
+ON_S3 = {"S3": "data", "tar on S3": "x.tar", "Parquet on S3": "x.parquet"}
 
 
 def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
@@ -62,12 +73,15 @@ def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
         base = FrozenBase(given.model, "penultimate", weights="random", precision="fp32")
         extract_features("data", base, "warm")
         wanted = None
-        for name, place in SOURCES.items():
-            source: Any = place or pairs(sorted(Path("data").rglob("*.jpg")))
-            seconds, rows = extracted(source, base, f"cache {name}")
-            wanted = rows if wanted is None else wanted
-            yield name, {"identical": int(same(rows, wanted)), "images/s": given.images / seconds}
-        yield "S3", remote(base, given, wanted)
+        with served() as web:
+            for name, source in SOURCES.items():
+                seconds, rows = extracted(source(web), base, f"cache {name}")
+                wanted = rows if wanted is None else wanted
+                identical = int(same(rows, wanted))
+                yield name, {"identical": identical, "images/s": given.images / seconds}
+        with bucket(0.02, 100) as server:
+            for name, place in ON_S3.items():
+                yield name, remote(place, base, given, wanted, server)
         for kind in ("tar", "parquet"):
             yield f"memory, {kind}", memory(kind, given.few, given.many)
 
@@ -90,6 +104,13 @@ def pack(files: list[Path]) -> None:
     parquet.write_table(table, "x.parquet", row_group_size=100)
     with ipc.new_stream("x.arrow", table.schema) as writer:
         writer.write_table(table, 100)
+    dataset = Dataset.from_dict(
+        {"image": list(map(str, files)), "label": labels},
+        Features({"image": ImageColumn(), "label": ClassLabel(names=sorted({*labels}))}),
+    )
+    dataset.save_to_disk("saved")
+    lines = [f"{file},{file.parent.name}" for file in files]
+    Path("table.csv").write_text("\n".join(["path,label", *lines]))
     Path("plain").mkdir()
     rows = ["file_name,label"]
     for file in files:
@@ -125,6 +146,23 @@ def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
 
 
 @contextmanager
+def served() -> Iterator[str]:
+    """Serve this folder by Python's own server of the web; yield its address."""
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
+    with ExitStack() as ends:
+        process = ends.enter_context(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        )
+        ends.callback(process.terminate)
+        assert process.stdout
+        port = process.stdout.readline().split(" port ")[1].split()[0]
+        ends.enter_context(
+            patch.dict(os.environ, {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"})
+        )
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
 def bucket(delay: float, every: int) -> Iterator[psutil.Process]:
     """Serve a bucket with the images; yield the server's process."""
     command = [sys.executable, str(BUCKETS), str(delay), str(every)]
@@ -137,27 +175,29 @@ def bucket(delay: float, every: int) -> Iterator[psutil.Process]:
         own |= {"AWS_DEFAULT_REGION": "us-east-1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
         with patch.dict(os.environ, own):
             client = boto3.client("s3")
-            for file in sorted(Path("data").rglob("*.jpg")):
+            archives = [Path(place) for place in ON_S3.values() if "." in place]
+            for file in [*sorted(Path("data").rglob("*.jpg")), *archives]:
                 client.upload_file(str(file), "bucket", str(file))
             yield psutil.Process(process.pid)
         assert process.stdin
         process.stdin.close()
 
 
-def remote(base: FrozenBase, given: argparse.Namespace, wanted: Any) -> dict[str, float]:
-    """Return the speed of S3 and of local files, in turn, and what the server computed."""
+def remote(
+    place: str, base: FrozenBase, given: argparse.Namespace, wanted: Any, server: psutil.Process
+) -> dict[str, float]:
+    """Return the speed of S3 and of local files, in turn, without what the server computed."""
     found: dict[str, list[float]] = {"local": [], "S3": [], "without the server": []}
     cores, identical = os.cpu_count() or 1, True
-    with bucket(0.02, 100) as server:
-        for number in range(given.rounds):
-            seconds, _ = extracted("data", base, f"local {number}")
-            found["local"].append(given.images / seconds)
-            before = sum(server.cpu_times()[:2])
-            seconds, rows = extracted("s3://bucket/data", base, f"s3 {number}")
-            busy = sum(server.cpu_times()[:2]) - before
-            found["S3"].append(given.images / seconds)
-            found["without the server"].append(given.images / (seconds - busy / cores))
-            identical &= same(rows, wanted)
+    for number in range(given.rounds):
+        seconds, _ = extracted(place, base, f"local {place} {number}")
+        found["local"].append(given.images / seconds)
+        before = sum(server.cpu_times()[:2])
+        seconds, rows = extracted(f"s3://bucket/{place}", base, f"s3 {place} {number}")
+        busy = sum(server.cpu_times()[:2]) - before
+        found["S3"].append(given.images / seconds)
+        found["without the server"].append(given.images / (seconds - busy / cores))
+        identical &= same(rows, wanted)
     medians = {f"{name}, images/s": float(np.median(each)) for name, each in found.items()}
     ratio = [s / own for s, own in zip(found["without the server"], found["local"], strict=True)]
     return {"identical": int(identical), **medians, "S3 by local": float(np.median(ratio))}
@@ -190,8 +230,11 @@ def tables(found: dict[str, Any]) -> Tables:
     rows = [
         (name, told[found[name]["identical"]], found[name]["images/s"] / folder) for name in SOURCES
     ]
-    s3 = found["S3"]
-    rows.append(("S3, 20 ms more each, 1% failing", told[s3["identical"]], s3["S3 by local"]))
+    rows += [
+        (f"{name}, 20 ms more each, 1% failing", told[s3["identical"]], s3["S3 by local"])
+        for name in ON_S3
+        for s3 in [found[name]]
+    ]
     kept = [(kind, *found[f"memory, {kind}"].values()) for kind in ("tar", "parquet")]
     return {
         "sources": [("source", "rows identical", "images/s by folder"), *rows],
