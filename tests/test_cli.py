@@ -348,12 +348,12 @@ def two_classes(make_images):
 
 def no_columns(make_images):
     make_images(cat=3, dog=3)
-    Path("list.csv").write_text("file,class\ndata/cat/000.png,cat\n")
+    Path("list.csv").write_text("thing,species\ndata/cat/000.png,cat\n")
 
 
 def missing_files(make_images):
     make_images(cat=3, dog=3)
-    Path("list.csv").write_text("path,label\ndata/cat/000.png,cat\ndata/gone.png,dog\n")
+    Path("list.csv").write_text("path,label\ndata/away.png,cat\ndata/gone.png,dog\n")
 
 
 def other_weights(make_images):
@@ -396,7 +396,12 @@ def cache_in_the_way(make_images):
             "'bottleneck layers vgg16' lists them all; did you mean 'block5_pool'?",
         ),
         (no_columns, ("extract", *TINY, "--data", "list.csv"), 2, "has no column path and no"),
-        (missing_files, ("extract", *TINY, "--data", "list.csv"), 2, "1 of 2 images listed"),
+        (
+            missing_files,
+            ("extract", *TINY, "--data", "list.csv"),
+            2,
+            "lists 2 images, of which none",
+        ),
         (
             other_weights,
             ("extract", "--model", "vgg16", "--weights", "squeezenet1_1.pth"),
