@@ -23,6 +23,7 @@ PAGES = {
 TARGETS = {
     r"(?:\.\./)?docs/([\w/.-]+)": r"\1",
     r"(?:\.\./)*cache/README\.md": "layout.md",
+    r"(notebooks/\w+)\.ipynb": r"\1.md",
     r"(CHANGELOG|CONTRIBUTING|SECURITY)\.md": lambda found: f"{found[1].lower()}.md",
 }
 """Where links lead, from the root of the repository and in the site."""
