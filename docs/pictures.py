@@ -140,6 +140,7 @@ def served(head: str) -> Iterator[str]:
 def draw_report(chromium: Browser, report: Path, file: Path) -> None:
     """Draw a confusion matrix, and below it the images of one of its cells after a click."""
     page = opened(chromium, report.resolve().as_uri(), height=1000)
+    page.add_style_tag(content=".scroll { max-height: none }")  # to show whole tables
     wrong = page.locator("button.cell.wrong").all()
     max(wrong, key=lambda cell: int(cell.get_attribute("data-total"))).click()
     page.wait_for_timeout(3000)  # it scrolls to the images
