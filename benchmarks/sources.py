@@ -17,7 +17,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, chdir, contextmanager
+from contextlib import chdir, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -149,17 +149,19 @@ def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
 def served() -> Iterator[str]:
     """Serve this folder by Python's own server of the web; yield its address."""
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
-    with ExitStack() as ends:
-        process = ends.enter_context(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        )
-        ends.callback(process.terminate)
-        assert process.stdout
-        port = process.stdout.readline().split(" port ")[1].split()[0]
-        ends.enter_context(
-            patch.dict(os.environ, {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"})
-        )
-        yield f"http://127.0.0.1:{port}"
+    here = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
+    with (
+        patch.dict(os.environ, here),
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process,
+    ):
+        try:
+            assert process.stdout
+            port = process.stdout.readline().split(" port ")[1].split()[0]
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def print_curves(experiments: "Sequence[Experiment]", metric: str, shown: Sequen
     shown : sequence of str
         Settings that tell the heads apart.
     """
-    from bottleneck.experiments import LOWER_IS_BETTER, half_width, held_out_ratio
+    from bottleneck.experiments import LOWER_IS_BETTER, half_of
 
     rows: dict[str, dict[str, Any]] = {}
     means: dict[str, list[float]] = {}
@@ -37,9 +37,7 @@ def print_curves(experiments: "Sequence[Experiment]", metric: str, shown: Sequen
         facts = {key: each.told.get(key) for key in shown if key != "shots"}
         facts["layer"] = each.layer
         key = str(facts)
-        values = [float(fold[metric]) for fold in each.folds]
-        value, several = mean(values), len(values) > 1
-        half = half_width(values, held_out_ratio(each)) if several else None
+        value, half = mean(fold[metric] for fold in each.folds), half_of(each, metric)
         shots = str(each.told["shots"])
         rows.setdefault(key, facts).update({shots: round(value, 3), _half(shots): half})
         means.setdefault(key, []).append(value)

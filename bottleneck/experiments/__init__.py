@@ -15,6 +15,7 @@ from bottleneck.experiments.compare import (
 )
 from bottleneck.experiments.intervals import (
     RULE_OF_THREE,
+    half_of,
     half_width,
     held_out_ratio,
     interval_of,
@@ -45,6 +46,7 @@ __all__ = [
     "environment",
     "fine_tuned",
     "folds_of_choice",
+    "half_of",
     "half_width",
     "held_out_ratio",
     "interval_of",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RULE_OF_THREE",
+    "half_of",
     "half_width",
     "held_out_ratio",
     "interval_of",
@@ -45,11 +46,26 @@ def interval_of(experiment: Experiment, metric: str) -> tuple[float, float] | No
         None for a single fold. Of draws that are scored on the same ``val`` images, it is that of
         the draws alone.
     """
+    half, centre = half_of(experiment, metric), mean(fold[metric] for fold in experiment.folds)
+    return None if half is None else within_range(centre - half, centre + half, metric)
+
+
+def half_of(experiment: Experiment, metric: str) -> float | None:
+    """Return half the width of the 95% interval of an experiment's mean, wherever the range ends.
+
+    Parameters
+    ----------
+    experiment, metric : Experiment, str
+        As for `interval_of`.
+
+    Returns
+    -------
+    float or None
+        None for a single fold.
+    """
     values = [float(fold[metric]) for fold in experiment.folds]
-    if len(values) < 2:  # noqa: PLR2004 - an interval needs two
-        return None
-    half = half_width(values, held_out_ratio(experiment))
-    return within_range(mean(values) - half, mean(values) + half, metric)
+    several = len(values) > 1
+    return half_width(values, held_out_ratio(experiment)) if several else None
 
 
 def within_range(low: float, high: float, metric: str) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from bottleneck.images.kinds import is_image, shown_path
 from bottleneck.records import RejectedImage
-from bottleneck.sources import is_remote, list_remote, location
+from bottleneck.sources import is_remote, is_web, list_remote, location
 
 __all__ = ["Told", "Walked", "existing", "is_junk", "junk_in", "walk", "walk_remote"]
 
@@ -17,8 +17,6 @@ _JUNK = frozenset(
     {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 )
 """Folders that programs and systems make; so are those that begin with a dot."""
-_WEB = ("http://", "https://")
-
 
 Told = tuple[str | None, str | None, str | None]
 """Label, split and group of an image."""
@@ -118,7 +116,7 @@ def walk_remote(folder: Path) -> Walked:
         As for `list_remote`.
     """
     found, folders, hidden = Walked(), {folder: None}, dict[str, None]()
-    web = str(folder).startswith(_WEB)
+    web = is_web(folder)
     for url in list_remote(str(folder)):
         if web and "?" in url:
             continue  # a page's links to the same list in another order

@@ -17,7 +17,7 @@ from bottleneck.sources.opening import (
     reasons_told,
     version_of,
 )
-from bottleneck.sources.places import Address, is_remote, location, suffix_of
+from bottleneck.sources.places import Address, is_remote, is_web, location, suffix_of
 from bottleneck.sources.remote import list_remote
 from bottleneck.sources.schema import LABELS, PATHS
 
@@ -34,6 +34,7 @@ __all__ = [
     "exists",
     "is_container",
     "is_remote",
+    "is_web",
     "list_remote",
     "location",
     "open_source",

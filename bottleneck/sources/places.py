@@ -5,7 +5,15 @@ from pathlib import Path
 
 from bottleneck.errors import UsageError
 
-__all__ = ["CONTAINER_SUFFIXES", "Address", "is_remote", "location", "parted", "suffix_of"]
+__all__ = [
+    "CONTAINER_SUFFIXES",
+    "Address",
+    "is_remote",
+    "is_web",
+    "location",
+    "parted",
+    "suffix_of",
+]
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/+")
 """A scheme of two letters or more: one letter is a drive."""
@@ -32,8 +40,7 @@ class Address(type(Path())):  # type: ignore[misc]
     def name(self) -> str:
         """The last part."""
         whole: str = super().name
-        web = _QUERY in whole and str(self).startswith(("http://", "https://"))
-        return whole.partition(_QUERY)[0] if web else whole
+        return whole.partition(_QUERY)[0] if _QUERY in whole and is_web(self) else whole
 
     def __str__(self) -> str:
         return _URL.sub(r"\1://", super().__str__(), count=1)
@@ -88,6 +95,21 @@ def is_remote(path: str | Path) -> bool:
     bool
     """
     return _URL.match(str(path)) is not None
+
+
+def is_web(path: str | Path) -> bool:
+    """Return whether a path is an address of the web.
+
+    Parameters
+    ----------
+    path : str or Path
+        A path or a URL.
+
+    Returns
+    -------
+    bool
+    """
+    return str(path).startswith(("http://", "https://"))
 
 
 def suffix_of(path: Path) -> str:

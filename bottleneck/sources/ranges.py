@@ -22,13 +22,13 @@ class _Blocks:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="blocks")
         self._lock = threading.Lock()
-        self._found: OrderedDict[tuple[str, int], Future[bytes]] = OrderedDict()
+        self._found: OrderedDict[tuple[RemoteFile, int], Future[bytes]] = OrderedDict()
 
     def get(self, file: "RemoteFile", number: int) -> bytes:
         """Return a block, and begin to read those after it where the one before was read."""
         with self._lock:
             block = self._begun(file, number)
-            if (file.key, number - 1) in self._found:
+            if (file, number - 1) in self._found:
                 for following in range(number + 1, number + 1 + _AHEAD):
                     if following * _BLOCK < file.size:
                         self._begun(file, following)
@@ -38,9 +38,9 @@ class _Blocks:
 
     def _begun(self, file: "RemoteFile", number: int) -> Future[bytes]:
         """Return a block that is read or being read; again if that has failed."""
-        key = file.key, number
+        key = file, number
         block = self._found.get(key)
-        if block is None or (block.done() and (block.cancelled() or block.exception())):
+        if block is None or (block.done() and block.exception()):
             start = number * _BLOCK
             end = min(start + _BLOCK, file.size)
             block = self._found[key] = self._pool.submit(file.read_part, start, end)
@@ -77,7 +77,6 @@ class RemoteFile:
     def __init__(self, url: str) -> None:
         self._url = url
         self.size, self.version = stated(url)
-        self.key = f"{url} {self.version} {id(self)}"
         self._whole: bytes | None = None
         if self.size < 0:
             raise DataError("its server does not state its size; copy it to this machine")

@@ -263,10 +263,8 @@ def _told(url: str) -> Iterator[None]:
         yield
     except BottleneckError:
         raise
-    except FileNotFoundError as error:
-        raise PathMissingError(f"no file or folder {url!r}; correct the URL") from error
     except Exception as error:
-        if _status(error) in _GONE:
+        if isinstance(error, FileNotFoundError) or _status(error) in _GONE:
             raise PathMissingError(f"no file or folder {url!r}; correct the URL") from error
         reason = first_line(error) or type(error).__name__
         denied = isinstance(error, PermissionError) or _status(error) in _DENIED
